@@ -1,0 +1,26 @@
+"""Gymnasium environments and their scripted experts. NumPy and PyBullet only: no torch, no ROS."""
+
+import gymnasium
+
+_ENTRY_POINTS = {
+    "decisive/Particle-v0": "envs.particle:ParticleEnv",
+    "decisive/BlockPush-v0": "envs.tabletop.push:BlockPushEnv",
+    "decisive/BlockPushMultimodal-v0": "envs.tabletop.push:BlockPushMultimodalEnv",
+    "decisive/BlockInsertion-v0": "envs.tabletop.insertion:BlockInsertionEnv",
+    "decisive/BlockSorting-v0": "envs.tabletop.sorting:BlockSortingEnv",
+}
+
+ENV_IDS: tuple[str, ...] = tuple(_ENTRY_POINTS)
+"""Every id that `register_envs` registers."""
+
+
+def register_envs() -> None:
+    """Register every environment of this package with Gymnasium; a second call changes nothing.
+
+    The `gymnasium.envs` entry point calls this, so `gymnasium.make` needs no import of ours.
+    Nothing but the names is loaded here. No step limit is registered: the environments truncate by
+    themselves, at their own limit or at the one `gymnasium.make(..., max_episode_steps=n)` gives.
+    """
+    for env_id, entry_point in _ENTRY_POINTS.items():
+        if env_id not in gymnasium.registry:
+            gymnasium.register(env_id, entry_point=entry_point)

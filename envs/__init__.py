@@ -1,6 +1,7 @@
 """Gymnasium environments and their scripted experts. NumPy and PyBullet only: no torch, no ROS."""
 
-import gymnasium
+# Not `import gymnasium`: as an entry point this runs while that package is still half imported.
+from gymnasium.envs.registration import register, registry
 
 _ENTRY_POINTS = {
     "decisive/Particle-v0": "envs.particle:ParticleEnv",
@@ -22,5 +23,5 @@ def register_envs() -> None:
     themselves, at their own limit or at the one `gymnasium.make(..., max_episode_steps=n)` gives.
     """
     for env_id, entry_point in _ENTRY_POINTS.items():
-        if env_id not in gymnasium.registry:
-            gymnasium.register(env_id, entry_point=entry_point)
+        if env_id not in registry:
+            register(env_id, entry_point=entry_point)

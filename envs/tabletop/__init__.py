@@ -1,0 +1,1 @@
+"""Tabletop worlds in PyBullet: pushing, insertion and sorting of blocks."""

@@ -1,0 +1,109 @@
+"""Episodes on a Ray cluster: many machines, the same rows."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import sys
+import tempfile
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from decisive.episodes import Episode, Runner
+    from decisive.evaluation import EvaluationConfig
+
+MAX_RETRIES = 5
+"""How often an episode is started again after its worker died."""
+
+
+def run_on_ray(config: EvaluationConfig, seeds: list[int]) -> Iterator[Episode]:
+    """Run episodes as Ray tasks, one a seed.
+
+    An episode is a function of its seed, so one whose worker or machine died is simply run again,
+    elsewhere, to the same end. The checkpoint travels with the task: no shared disk is needed.
+
+    Args:
+        config: what to run; `config.ray` is `local` or the address of a cluster.
+        seeds: seeds of the episodes.
+
+    Yields:
+        The episodes, in the order they finish.
+
+    Raises:
+        ValueError: as in `decisive.evaluation.evaluate`, or if Ray is not installed.
+        OSError: if the cluster is not there, or an episode lost its worker too often.
+    """
+    try:
+        import ray
+    except ImportError as error:
+        raise ValueError("--ray needs the extra 'cluster': pip install 'decisive[cluster]'") from error
+    from decisive.evaluation import policy_files
+
+    _connect(config)
+    try:
+        files = ray.put(policy_files(config.policy))
+        task = ray.remote(num_cpus=1, max_retries=MAX_RETRIES)(_episode)
+        waiting = [task.remote(config, files, seed) for seed in seeds]
+        while waiting:
+            ready, waiting = ray.wait(waiting, num_returns=1)
+            yield ray.get(ready[0])
+    except ray.exceptions.RayTaskError as error:
+        if isinstance(error.cause, ValueError | OSError):
+            raise error.cause from error
+        raise
+    except ray.exceptions.RayError as error:
+        raise OSError(f"Ray gave up on an episode: {error}") from error
+    finally:
+        ray.shutdown()
+
+
+def _connect(config: EvaluationConfig) -> None:
+    import ray
+
+    # The root of the source, for workers that do not start in it; one thread an episode.
+    root = str(Path(__file__).resolve().parents[1])
+    known = os.environ.get("PYTHONPATH", "")
+    environment = {
+        "OMP_NUM_THREADS": "1",
+        "PYTHONPATH": os.pathsep.join(part for part in (root, known) if part),
+    }
+    common: dict[str, Any] = {
+        "runtime_env": {"env_vars": environment},
+        "log_to_driver": False,
+        "logging_level": "error",
+    }
+    if config.ray == "local":
+        ray.init(num_cpus=config.workers, include_dashboard=False, **common)
+        return
+    try:
+        ray.init(address=config.ray, **common)
+    except (ConnectionError, RuntimeError, ValueError) as error:
+        print(error, file=sys.stderr)
+        raise OSError(f"no Ray cluster at {config.ray!r}; start one with `ray start --head`") from error
+
+
+_runners: dict[str, Runner] = {}
+"""Runners of this Ray worker by what they run; it serves one task after the other."""
+
+
+def _episode(config: EvaluationConfig, files: dict[str, bytes], seed: int) -> Episode:
+    """Run one episode in a Ray worker."""
+    digest = hashlib.sha256(repr((config, sorted(files.items()))).encode()).hexdigest()
+    if digest not in _runners:
+        for old in _runners.values():
+            old.close()
+        _runners.clear()
+        _runners[digest] = _unpack(config, files)
+    return _runners[digest].run(seed)
+
+
+def _unpack(config: EvaluationConfig, files: dict[str, bytes]) -> Runner:
+    if not files:
+        return config.runner()
+    with tempfile.TemporaryDirectory() as folder:
+        for name, content in files.items():
+            (Path(folder) / name).write_bytes(content)
+        return replace(config, policy=folder).runner()

@@ -1,0 +1,104 @@
+"""`decisive evaluate`: how often does this policy succeed, and how sure are you?"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import tyro
+
+from decisive import provenance, tables
+from decisive.arguments import Flag, OptionalFile, OptionalText, Settings, check_writable, parse
+from decisive.evaluation import EvaluationConfig, compare, evaluate, film
+from decisive.options import parse_options
+from learning.atomic import write_file
+
+
+@dataclass(frozen=True)
+class Arguments:
+    """Run evaluation episodes: success rate with its 95% interval.
+
+    The episodes of a seed are the same for every policy and any number of workers, and none of
+    them was ever recorded as a demonstration or used to choose a checkpoint.
+
+    Examples:
+      decisive evaluate --env decisive/BlockInsertion-v0 --policy expert --episodes 20
+      decisive evaluate --env decisive/BlockInsertion-v0 --policy block-insertion-ibc \\
+        --compare block-insertion-mse --set slots=2 --workers 2 --out results.json
+      decisive evaluate --env decisive/BlockPush-v0 --policy outputs/push --video push.mp4
+    """
+
+    env: str
+    """Environment id, such as decisive/BlockPush-v0."""
+    policy: str
+    """Checkpoint folder, name of a shipped policy, 'expert' or 'random'."""
+    expert_mode: Literal["consistent", "diverse"] = "consistent"
+    """How the expert chooses among equally good ways."""
+    episodes: int = 100
+    """Number of episodes; their seeds count up from --seed."""
+    seed: int = 0
+    """Seed of the first episode."""
+    workers: int = 1
+    """Parallel processes; the results do not depend on it."""
+    ray: OptionalText = None
+    """'local', or the address of a Ray cluster: episodes run there."""
+    compare: OptionalText = None
+    """A second policy on the same seeds: McNemar test and failure ratio."""
+    settings: Settings = ()
+    """Environment option, such as slots=2; give --set once for each."""
+    video: OptionalFile = None
+    """MP4 file for a film of the first episodes."""
+    video_episodes: int = 3
+    """How many episodes the film shows."""
+    out: OptionalFile = None
+    """File for the results (JSON). A stopped run with --out continues where it was."""
+    json: Annotated[Flag, tyro.conf.arg(help="Print one JSON object instead of a table.")] = False
+
+
+def main(argv: Sequence[str]) -> int:
+    """Run the verb."""
+    arguments = parse(Arguments, argv, "evaluate")
+    config = EvaluationConfig(
+        env=arguments.env,
+        policy=arguments.policy,
+        episodes=arguments.episodes,
+        seed=arguments.seed,
+        options=parse_options(arguments.env, arguments.settings),
+        expert_mode=arguments.expert_mode,
+        workers=arguments.workers,
+        ray=arguments.ray,
+    )
+    out = None if arguments.out is None else check_writable(arguments.out)
+    if arguments.video is not None:
+        check_writable(arguments.video)
+    command = provenance.command("evaluate", argv)
+    policies = [arguments.policy] + ([arguments.compare] if arguments.compare else [])
+    results: list[dict[str, Any]] = []
+    partials: list[Path] = []
+    for number, policy in enumerate(policies):
+        partial = None if out is None else out.with_name(f".{out.name}.{number}.partial.jsonl")
+        results.append(evaluate(replace(config, policy=policy), partial, command))
+        partials += [] if partial is None else [partial]
+    answer = results[0]
+    if len(results) == 2:
+        answer["comparison"] = {**compare(*results), "results": results[1]}
+    if arguments.video is not None:
+        film(config, Path(arguments.video), min(arguments.video_episodes, config.episodes))
+    text = json.dumps(answer, indent=2)
+    if out is not None:
+        write_file(out, f"{text}\n".encode())
+        for partial in partials:
+            partial.unlink(missing_ok=True)
+    if arguments.json:
+        print(text)
+        return 0
+    tables.show(tables.results_table(results, arguments.env))
+    if len(results) == 2:
+        tables.show(tables.comparison_line(answer["comparison"]))
+    for path in (arguments.out, arguments.video):
+        if path is not None:
+            print(path)
+    return 0

@@ -1,0 +1,61 @@
+"""Where a number came from: versions, commit, command and machine, for every results file."""
+
+from __future__ import annotations
+
+import os
+import platform
+import shlex
+import subprocess
+from collections.abc import Sequence
+from importlib import metadata
+from pathlib import Path
+
+from decisive import __version__
+
+_DISTRIBUTIONS = ("torch", "numpy", "gymnasium", "pybullet", "mujoco")
+
+
+def versions() -> dict[str, str]:
+    """Versions of the project, Python and the libraries that decide a result."""
+    found = {"decisive": __version__, "python": platform.python_version()}
+    for name in _DISTRIBUTIONS:
+        try:
+            found[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def commit() -> str | None:
+    """Git commit of the source, `-dirty` appended when tracked files differ from it.
+
+    `None` where the project is not run from a git checkout of its own.
+    """
+    root = Path(__file__).resolve().parents[1]
+    if not (root / ".git").exists():
+        return None
+    words = ["git", "-C", str(root), "describe", "--always", "--dirty", "--abbrev=40"]
+    words += ["--exclude=*"]  # tags would replace the hash
+    try:
+        done = subprocess.run(words, capture_output=True, text=True, timeout=10, check=True)
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return done.stdout.strip() or None
+
+
+def command(verb: str, argv: Sequence[str]) -> str:
+    """The command line as a user would type it."""
+    return shlex.join(["decisive", verb, *argv])
+
+
+def machine() -> dict[str, str | int]:
+    """Processor name, its cores, and the system."""
+    name = platform.processor() or platform.machine()
+    try:
+        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
+            if line.startswith("model name"):
+                name = line.partition(":")[2].strip()
+                break
+    except OSError:  # not Linux
+        pass
+    return {"cpu": name, "cores": os.cpu_count() or 1, "system": platform.system()}

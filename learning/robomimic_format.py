@@ -1,0 +1,1 @@
+"""robomimic-style HDF5 (placeholder)."""

@@ -1,7 +1,7 @@
 """Gymnasium environments and their scripted experts. NumPy and PyBullet only: no torch, no ROS."""
 
 # Not `import gymnasium`: as an entry point this runs while that package is still half imported.
-from gymnasium.envs.registration import register, registry
+from gymnasium.envs.registration import WrapperSpec, register, registry
 
 _ENTRY_POINTS = {
     "decisive/Particle-v0": "envs.particle:ParticleEnv",
@@ -10,6 +10,8 @@ _ENTRY_POINTS = {
     "decisive/BlockInsertion-v0": "envs.tabletop.insertion:BlockInsertionEnv",
     "decisive/BlockSorting-v0": "envs.tabletop.sorting:BlockSortingEnv",
 }
+
+_EPISODE_LIMIT = WrapperSpec("EpisodeLimit", "envs.limits:EpisodeLimit", kwargs={})
 
 ENV_IDS: tuple[str, ...] = tuple(_ENTRY_POINTS)
 """Every id that `register_envs` registers."""
@@ -24,4 +26,4 @@ def register_envs() -> None:
     """
     for env_id, entry_point in _ENTRY_POINTS.items():
         if env_id not in registry:
-            register(env_id, entry_point=entry_point)
+            register(env_id, entry_point=entry_point, additional_wrappers=(_EPISODE_LIMIT,))

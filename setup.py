@@ -1,0 +1,72 @@
+"""Name, version, dependencies and entry points: here, because colcon reads setup.py."""
+
+from setuptools import find_packages, setup
+
+CORE = [
+    "gymnasium>=1.2,<2",
+    "h5py>=3.10",
+    "imageio-ffmpeg>=0.5",
+    "matplotlib>=3.8",
+    "minari>=0.5",
+    "numpy>=1.26",
+    "pillow>=10",
+    "pybullet==3.2.7",
+    "rich>=13",
+    "safetensors>=0.4",
+    "tensorboard>=2.16",
+    "torch>=2.6",
+    "tyro>=0.9",
+]
+
+EXTRAS = {
+    "cluster": ["ray>=2.40"],
+    # FrankaKitchen fails on mujoco 4.0.
+    "d4rl": ["gymnasium-robotics>=1.3", "mujoco>=3.3,<3.4"],
+    "perception": ["open3d>=0.19"],
+    "runtime": ["onnxruntime>=1.20", "openvino>=2025.0"],
+    "test": [
+        "hypothesis>=6.100",
+        "pytest>=8",
+        "pytest-timeout>=2.3",
+        "pytest-xdist>=3.6",
+        "stable-baselines3>=2.4",
+    ],
+    "dev": ["codespell>=2.3", "mypy>=1.15", "pyright[nodejs]>=1.1.390", "ruff>=0.12"],
+}
+
+# Under ROS 2 the package is found by these two files; in a virtual environment they do no harm.
+ROS_FILES = [
+    ("share/ament_index/resource_index/packages", ["resource/decisive"]),
+    ("share/decisive", ["package.xml"]),
+]
+
+setup(
+    name="decisive",
+    version="0.1.0",
+    description="Simulate, demonstrate, learn a decisive policy, evaluate it.",
+    long_description="Robot learning with implicit (energy-based) policies: environments, "
+    "demonstrations, training, evaluation. See README.md.",
+    license="Apache-2.0",
+    python_requires=">=3.11,<3.13",
+    package_dir={"": "."},
+    packages=find_packages(
+        include=[
+            f"{room}{below}"
+            for room in ("agents", "decisive", "envs", "learning")
+            for below in ("", ".*")
+        ]
+    ),
+    package_data={
+        "agents": ["checkpoints/**/*"],
+        "decisive": ["py.typed"],
+        "envs": ["**/assets/**/*"],
+    },
+    data_files=ROS_FILES,
+    install_requires=CORE,
+    extras_require=EXTRAS,
+    entry_points={
+        "console_scripts": ["decisive=decisive.cli:main"],
+        "gymnasium.envs": ["__root__=envs:register_envs"],
+    },
+    zip_safe=False,
+)

@@ -121,9 +121,6 @@ class PushExpert:
 class PushPrimitiveExpert:
     """Pushes by whole pushes: each moves a block along one of its own axes towards its zone."""
 
-    _LONGEST = 0.10
-    _RUN_UP = 0.010
-
     def __init__(self, env: BlockPushEnv, mode: Mode = "consistent", seed: int | None = None) -> None:
         """Draw the episode's style from `seed`; `consistent` draws nothing."""
         self._task = _Assignment(env, mode, seed)
@@ -136,28 +133,30 @@ class PushPrimitiveExpert:
         if current is None:
             return np.zeros(4, np.float32)
         index, goal = current
-        block = poses[index]
-        return axis_push(
-            block, goal, _HALF, self._task.rng if self._task.diverse else None, self._LONGEST
-        )
+        others = np.delete(poses, index, axis=0)[:, :2]
+        rng = self._task.rng if self._task.diverse else None
+        return axis_push(poses[index], goal, _HALF, others, rng)
 
 
 def axis_push(
     block: NDArray[np.float64],
     goal: NDArray[np.float64],
     half: float,
+    others: NDArray[np.float64],
     rng: np.random.Generator | None,
     longest: float = 0.10,
     run_up: float = 0.010,
 ) -> NDArray[np.float32]:
     """One push through a face's centre that brings a block closer to a goal.
 
-    A block at yaw t reaches any goal by pushes along its own two axes, in either order.
+    A block at yaw t reaches any goal by pushes along its own two axes, in either order. Where other
+    blocks stand in the finger's way on all useful faces, a short push on a free face makes room.
 
     Args:
         block: `(3,)` x, y, yaw.
         goal: `(2,)` in metres.
         half: block half width.
+        others: `(n, 2)` centres of the blocks that the finger must not come down on.
         rng: draws the axis among the useful ones; None takes the longer way to go.
         longest: most that one push moves the block, in metres.
         run_up: gap between finger and face at the start, metres.
@@ -165,18 +164,23 @@ def axis_push(
     Returns:
         `(4,)` start and displacement.
     """
-    to_goal = goal - block[:2]
-    options: list[tuple[float, NDArray[np.float64]]] = []
-    for heading in face_headings(float(block[2])):
-        forward = np.array([math.cos(heading), math.sin(heading)])
-        distance = float(to_goal @ forward)
-        if distance > 0:
-            options.append((distance, forward))
-    options.sort(key=lambda option: -option[0])
-    useful = [option for option in options if option[0] > 0.008] or options[:1]
-    distance, forward = useful[0] if rng is None else useful[int(rng.integers(len(useful)))]
-    start = block[:2] - forward * (half + RADIUS + run_up)
-    return np.concatenate([start, forward * (run_up + min(distance, longest))]).astype(np.float32)
+    forwards = [np.array([math.cos(h), math.sin(h)]) for h in face_headings(float(block[2]))]
+    starts = [block[:2] - forward * (half + RADIUS + run_up) for forward in forwards]
+    ways = [float((goal - block[:2]) @ forward) for forward in forwards]
+    free = [
+        bool((np.linalg.norm(others - start, axis=1) > half * math.sqrt(2) + RADIUS).all())
+        for start in starts
+    ]
+    ranked = sorted((i for i in range(4) if free[i]), key=lambda i: -ways[i])
+    useful = [i for i in ranked if ways[i] > 0.008]
+    if useful:
+        face = useful[0] if rng is None else int(rng.choice(useful))
+        distance = min(ways[face], longest)
+    else:
+        # The best face is blocked: leave it sideways rather than backwards.
+        face, distance = (ranked[0] if ranked else int(np.argmax(ways))), 0.03
+    push = forwards[face] * (run_up + distance)
+    return np.concatenate([starts[face], push]).astype(np.float32)
 
 
 def _segment_distance(

@@ -46,13 +46,14 @@ TABLE_FRICTION = 1.0
 BLOCK_FRICTION = 0.5
 BLOCK_MASS = 0.08
 COLORS = {
-    "red": (0.84, 0.23, 0.22, 1.0),
-    "green": (0.22, 0.62, 0.33, 1.0),
-    "blue": (0.19, 0.42, 0.80, 1.0),
-    "yellow": (0.95, 0.75, 0.13, 1.0),
-    "fixture": (0.93, 0.93, 0.95, 1.0),
-    "table": (0.62, 0.60, 0.57, 1.0),
+    "red": (0.84, 0.31, 0.12, 1.0),
+    "green": (0.00, 0.62, 0.45, 1.0),
+    "blue": (0.05, 0.40, 0.72, 1.0),
+    "yellow": (0.95, 0.76, 0.16, 1.0),
+    "fixture": (0.94, 0.94, 0.95, 1.0),
+    "table": (0.66, 0.65, 0.63, 1.0),
 }
+"""Close to the palette of Okabe and Ito, which colour-blind people can tell apart."""
 
 
 @dataclass(frozen=True)

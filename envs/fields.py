@@ -38,7 +38,9 @@ class Field:
     def __post_init__(self) -> None:
         """Refuse sizes and kinds that contradict each other."""
         if self.kind not in _KINDS:
-            raise ValueError(f"field {self.name!r}: kind must be one of {_KINDS}, got {self.kind!r}")
+            raise ValueError(
+                f"field {self.name!r}: kind must be one of {_KINDS}, got {self.kind!r}"
+            )
         if self.size < 1 or (self.kind != "scalar" and self.size != 2):
             raise ValueError(
                 f"field {self.name!r}: a {self.kind} holds "
@@ -83,7 +85,9 @@ def from_json(items: Sequence[Mapping[str, Any]]) -> tuple[Field, ...]:
     fields = []
     for item in items:
         if not isinstance(item, Mapping) or set(item) != expected:
-            raise ValueError(f"a field must be an object with the keys {sorted(expected)}, got {item}")
+            raise ValueError(
+                f"a field must be an object with the keys {sorted(expected)}, got {item}"
+            )
         if not isinstance(item["size"], int):
             raise ValueError(f"field {item['name']!r}: size must be an int, got {item['size']!r}")
         fields.append(Field(**item))

@@ -20,13 +20,12 @@ class EpisodeLimit(gymnasium.Wrapper[Any, Any, Any, Any], RecordConstructorArgs)
         """Find the limit, if there is one.
 
         Args:
-            env: whose `unwrapped` has the attribute `max_episode_steps`, read at every step.
+            env: whose `unwrapped` looks at `spec.max_episode_steps` in every step.
         """
         RecordConstructorArgs.__init__(self)
         super().__init__(env)
         layer: gymnasium.Env[Any, Any] = env
         while isinstance(layer, gymnasium.Wrapper):
-            if isinstance(layer, TimeLimit):
-                inner: Any = env.unwrapped
-                inner.max_episode_steps = layer._max_episode_steps
+            if isinstance(layer, TimeLimit) and env.unwrapped.spec is not None:
+                env.unwrapped.spec.max_episode_steps = layer._max_episode_steps
             layer = layer.env

@@ -53,8 +53,8 @@ class ParticleEnv(gymnasium.Env[NDArray[np.float32], NDArray[np.float32]]):
     once a control step), and the second still is. It may be lost again, so an episode never
     terminates: it is truncated after 50 steps, and the last `info["success"]` counts. With
     `goal_order="any"` the goals may be visited in either order, and the particle must end at
-    either one. The score is half of the goals reached, 1 only with success. Reward: 1 in steps
-    with success, else 0.
+    either one. The score is 1 with success, else 0.5 once the first goal (any goal) was reached.
+    Reward: 1 in steps with success, else 0.
     """
 
     metadata: dict[str, Any] = {"render_modes": ["rgb_array"], "render_fps": 20}
@@ -94,7 +94,7 @@ class ParticleEnv(gymnasium.Env[NDArray[np.float32], NDArray[np.float32]]):
         self.goal_order = goal_order
         self.render_mode = render_mode
         self.render_size = render_size
-        self.max_episode_steps = max_episode_steps or EPISODE_STEPS
+        self._limit = max_episode_steps or EPISODE_STEPS
         fields = (
             Field("agent_position", n_dims, "scalar", "1", "where the particle is"),
             Field("agent_velocity", n_dims, "scalar", "1/s", "how fast it moves"),
@@ -179,7 +179,8 @@ class ParticleEnv(gymnasium.Env[NDArray[np.float32], NDArray[np.float32]]):
         self._steps += 1
         self._nearest = np.minimum(self._nearest, self._distances())
         info = self._info()
-        truncated = self._steps >= self.max_episode_steps
+        spec_limit = self.spec.max_episode_steps if self.spec is not None else None
+        truncated = self._steps >= (spec_limit or self._limit)
         return self._observation(), float(info["success"]), False, truncated, info
 
     def expert(
@@ -191,8 +192,8 @@ class ParticleEnv(gymnasium.Env[NDArray[np.float32], NDArray[np.float32]]):
         """Scripted expert for the present episode.
 
         Args:
-            mode: `consistent` visits the first goal first and never waits. `diverse` waits there for
-                0 to 2 steps, and with `goal_order="any"` takes the goals in a random order.
+            mode: `consistent` visits the first goal first and never waits. `diverse` waits there
+                for 0 to 2 steps, and with `goal_order="any"` takes the goals in a random order.
             seed: of the diverse choices; None takes an unpredictable one.
             wait: steps to stay at the goal visited first, instead of the mode's own.
 
@@ -246,11 +247,12 @@ class ParticleEnv(gymnasium.Env[NDArray[np.float32], NDArray[np.float32]]):
 
     def _info(self) -> dict[str, Any]:
         reached = self._nearest < TOLERANCE
-        final = self._distances() < TOLERANCE
-        at_end = final[1] if self.goal_order == "fixed" else final.any()
-        success = bool(reached.all() and at_end)
-        return {"success": success, "score": 1.0 if success else 0.5 * float(reached[0] or (
-            self.goal_order == "any" and reached[1]))}
+        present = self._distances() < TOLERANCE
+        if self.goal_order == "fixed":
+            success, halfway = bool(reached.all() and present[1]), bool(reached[0])
+        else:
+            success, halfway = bool(reached.all() and present.any()), bool(reached.any())
+        return {"success": success, "score": 1.0 if success else 0.5 * halfway}
 
 
 class ParticleExpert:

@@ -20,8 +20,9 @@ pushes away from the robot. Wide, because the workspace is: a square image then 
 pixels (5 by 9 mm at 96x96), twice as fine along x as square ones that show as much along y."""
 BACKGROUND = (226, 230, 235)
 """What is seen beside the table: darker than the white arm."""
-FILM_EYE = (0.98, -0.42, 0.62)
-FILM_TARGET = (0.38, 0.0, 0.02)
+FILM_EYE = (1.36, -0.34, 0.88)
+FILM_TARGET = (0.28, 0.0, 0.195)
+"""Seen from the far side of the table, so that the whole arm is in the picture."""
 
 
 def render(
@@ -42,7 +43,8 @@ def render(
         target: point looked at.
         light: direction towards the light.
         field_of_view: vertical and horizontal, degrees; one number is vertical, with square pixels.
-        shadow: whether shadows are drawn (a third dearer).
+        shadow: without effect. TinyRenderer doubles its cost for shadows, and at the scale of a
+            table draws them in the wrong places.
 
     Returns:
         `(height, width, 3)` uint8 RGB.
@@ -60,10 +62,12 @@ def render(
         client.computeViewMatrix(eye, target, (0, 0, 1)),
         client.computeProjectionMatrixFOV(vertical_degrees, aspect, 0.2, 4.0),
         lightDirection=list(light),
-        shadow=int(shadow),
+        lightAmbientCoeff=0.75,
+        lightDiffuseCoeff=0.35,
+        lightSpecularCoeff=0.05,
         flags=pybullet.ER_NO_SEGMENTATION_MASK,
         renderer=pybullet.ER_TINY_RENDERER,
     )
     image = np.array(np.asarray(rgba, dtype=np.uint8).reshape(height, width, 4)[..., :3])
-    image[np.asarray(depth).reshape(height, width) >= 1.0] = BACKGROUND
+    image[np.asarray(depth).reshape(height, width) > 0.9999] = BACKGROUND
     return image

@@ -164,7 +164,9 @@ class Scene:
 
     def add_marking(self, half: tuple[float, float], color: str, alpha: float = 0.9) -> int:
         """Add a painted rectangle (half sizes in metres) that touches nothing; returns its body."""
-        rgba = (*COLORS[color][:3], alpha)
+        # Pale, or a block would vanish on a marking of its colour (TinyRenderer ignores alpha).
+        pairs = zip(COLORS[color][:3], COLORS["table"][:3], strict=True)
+        rgba = (*(0.45 * paint + 0.55 * table for paint, table in pairs), alpha)
         shape = self.client.createVisualShape(
             pybullet.GEOM_BOX, halfExtents=(*half, 0.0004), rgbaColor=rgba
         )

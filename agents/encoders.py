@@ -1,0 +1,231 @@
+"""Observation encoders: everything an observation says, in one code vector per row.
+
+An observation is encoded once however many actions are then judged against it (late fusion).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+from agents.sampling import integers
+
+ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {"relu": nn.ReLU, "silu": nn.SiLU}
+
+
+def make_activation(name: str) -> nn.Module:
+    """Builds an activation by name.
+
+    Args:
+        name: a key of `ACTIVATIONS`.
+
+    Returns:
+        The module.
+
+    Raises:
+        ValueError: if the name is unknown; the known ones are listed.
+    """
+    if name not in ACTIVATIONS:
+        raise ValueError(f"activation must be one of {', '.join(ACTIVATIONS)}; got {name!r}")
+    return ACTIVATIONS[name]()
+
+
+class ResidualBlock(nn.Module):
+    """Pre-activation residual block: `x + W2 f(W1 f(x))`.
+
+    Args:
+        width: entries in and out.
+        dropout: probability of dropping a hidden unit.
+        activation: name of `f`.
+    """
+
+    def __init__(self, width: int, dropout: float, activation: str) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(
+            make_activation(activation),
+            nn.Linear(width, width),
+            make_activation(activation),
+            nn.Dropout(dropout),
+            nn.Linear(width, width),
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Maps `(..., width)` to the same shape."""
+        return x + self.layers(x)
+
+
+class Mlp(nn.Module):
+    """Multilayer perceptron, plain or residual; its output is activated.
+
+    Args:
+        n_in: entries in.
+        width: width of every layer, and entries out.
+        depth: linear layers; residual: one projection and `depth // 2` blocks of two.
+        residual: whether to use residual blocks.
+        dropout: probability of dropping a hidden unit.
+        activation: `relu` or `silu`.
+    """
+
+    def __init__(
+        self,
+        n_in: int,
+        width: int,
+        depth: int,
+        residual: bool = False,
+        dropout: float = 0.0,
+        activation: str = "relu",
+    ) -> None:
+        super().__init__()
+        layers: list[nn.Module] = [nn.Linear(n_in, width)]
+        if residual:
+            layers += [ResidualBlock(width, dropout, activation) for _ in range(depth // 2)]
+        else:
+            for _ in range(depth - 1):
+                layers += [make_activation(activation)]
+                layers += [nn.Dropout(dropout)] if dropout else []
+                layers += [nn.Linear(width, width)]
+        layers += [make_activation(activation)]
+        self.layers = nn.Sequential(*layers)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Maps `(..., n_in)` to `(..., width)`."""
+        out: Tensor = self.layers(x)
+        return out
+
+
+def random_shift(pixels: Tensor, pad: int, generator: torch.Generator) -> Tensor:
+    """Shifts every image by up to `pad` pixels, repeating the border.
+
+    Source: Yarats et al. 2021, "Image Augmentation Is All You Need" (random shifts of +-4 pixels).
+
+    Args:
+        pixels: `(B, T, H, W, C)`; the frames of one row shift together.
+        pad: largest shift in pixels, either way.
+        generator: source of the shifts.
+
+    Returns:
+        Tensor of the same shape and dtype.
+    """
+    n, _, height, width, _ = pixels.shape
+    shift = integers((2, n, 1), 2 * pad + 1, generator, pixels) - pad
+    rows = (torch.arange(height, device=pixels.device) + shift[0]).clamp_(0, height - 1)
+    cols = (torch.arange(width, device=pixels.device) + shift[1]).clamp_(0, width - 1)
+    batch = torch.arange(n, device=pixels.device)[:, None, None]
+    # (B, H, W) index grids around the frame axis put that axis last but one: move it back.
+    moved = pixels.transpose(0, 1)[:, batch, rows[:, :, None], cols[:, None, :]]
+    return moved.transpose(0, 1)
+
+
+class SpatialSoftmax(nn.Module):
+    """Expected image coordinates of each channel: where it looks.
+
+    Source: Levine et al. 2016, "End-to-End Training of Deep Visuomotor Policies", section 5.1.
+    """
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Maps `(B, C, H, W)` to `(B, 2 C)` coordinates in [-1, 1], x of all channels first."""
+        height, width = features.shape[-2:]
+        weights = features.flatten(2).softmax(dim=-1).unflatten(-1, (height, width))
+        x = torch.linspace(-1, 1, width, device=features.device, dtype=features.dtype)
+        y = torch.linspace(-1, 1, height, device=features.device, dtype=features.dtype)
+        return torch.cat((weights.sum(-2) @ x, weights.sum(-1) @ y), dim=-1)
+
+
+class PixelEncoder(nn.Module):
+    """Small convolutional encoder: stride-2 convolutions, then spatial softmax.
+
+    Every convolution but the last halves the image. Works at any size from about 16x16.
+
+    Args:
+        n_in: input channels, all frames of the history together.
+        channels: output channels of the convolutions.
+        activation: `relu` or `silu`.
+    """
+
+    def __init__(self, n_in: int, channels: tuple[int, ...], activation: str = "relu") -> None:
+        super().__init__()
+        layers: list[nn.Module] = []
+        for i, n_out in enumerate(channels):
+            last = i == len(channels) - 1
+            kernel = 5 if i == 0 else 3
+            layers += [nn.Conv2d(n_in, n_out, kernel, stride=1 if last else 2, padding=kernel // 2)]
+            layers += [] if last else [make_activation(activation)]
+            n_in = n_out
+        self.layers = nn.Sequential(*layers, SpatialSoftmax())
+        self.n_out = 2 * channels[-1]
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        """Encodes images.
+
+        Args:
+            pixels: `(B, T, H, W, C)` uint8, or any number in [0, 255].
+
+        Returns:
+            `(B, n_out)` features.
+        """
+        n, n_frames, height, width, n_channels = pixels.shape
+        images = pixels.permute(0, 1, 4, 2, 3).reshape(n, n_frames * n_channels, height, width)
+        out: Tensor = self.layers(images.float() / 127.5 - 1)
+        return out
+
+
+class ObservationEncoder(nn.Module):
+    """State, pixels or both, over a history, into one code.
+
+    Args:
+        shapes: shape of one observation per key, `state` and/or `pixels`.
+        n_obs_steps: frames of history.
+        width: entries of the code, and width of the trunk.
+        depth: layers of the trunk.
+        residual: whether the trunk is residual.
+        dropout: dropout of the trunk.
+        activation: `relu` or `silu`.
+        conv_channels: channels of the pixel encoder.
+        shift: largest random shift of images in training, pixels.
+    """
+
+    def __init__(
+        self,
+        shapes: dict[str, tuple[int, ...]],
+        n_obs_steps: int,
+        width: int,
+        depth: int,
+        residual: bool,
+        dropout: float,
+        activation: str,
+        conv_channels: tuple[int, ...],
+        shift: int,
+    ) -> None:
+        super().__init__()
+        n_in = n_obs_steps * shapes["state"][0] if "state" in shapes else 0
+        self.shift = shift
+        self.pixels: PixelEncoder | None = None
+        if "pixels" in shapes:
+            self.pixels = PixelEncoder(n_obs_steps * shapes["pixels"][-1], conv_channels, activation)
+            n_in += self.pixels.n_out
+        self.trunk = Mlp(n_in, width, depth, residual, dropout, activation)
+
+    def forward(
+        self, observations: dict[str, Tensor], generator: torch.Generator | None = None
+    ) -> Tensor:
+        """Encodes a batch.
+
+        Args:
+            observations: `state` `(B, T, D)` normalised and/or `pixels` `(B, T, H, W, C)` raw.
+            generator: source of the random shifts, used in training mode only.
+
+        Returns:
+            `(B, width)` codes.
+        """
+        parts: list[Tensor] = []
+        if "state" in observations:
+            parts.append(observations["state"].flatten(1))
+        if self.pixels is not None:
+            pixels = observations["pixels"]
+            if self.training and self.shift and generator is not None:
+                pixels = random_shift(pixels, self.shift, generator)
+            parts.append(self.pixels(pixels))
+        code: Tensor = self.trunk(torch.cat(parts, dim=-1) if len(parts) > 1 else parts[0])
+        return code

@@ -1,0 +1,1 @@
+"""Explicit policies: networks that output the action, or its distribution, directly."""

@@ -1,0 +1,166 @@
+"""Energy networks: how badly an action fits an encoded observation.
+
+Late fusion: the observation is encoded once; per action there remain one small linear embedding,
+`depth` hidden layers and a dot product. That is what makes thousands of candidates affordable.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils.parametrizations import spectral_norm
+
+from agents.encoders import make_activation
+
+EnergyFunction = Callable[[Tensor], Tensor]
+"""Maps actions `(B, N, A)` to energies `(B, N)`; the codes are bound already."""
+
+ROWS_AT_ONCE = 1024
+"""Candidates evaluated together at inference: hidden activations then stay in the L2 cache.
+Measured in benchmarks/policy_latency.py."""
+
+
+class EnergyModel(nn.Module):
+    """Energy of actions given a code. Lower is better.
+
+    Args:
+        code_dim: entries of the code.
+        action_dim: entries of an action.
+        width: width of the head.
+        depth: hidden layers after the fusion.
+        activation: `relu` or `silu`.
+    """
+
+    def __init__(
+        self, code_dim: int, action_dim: int, width: int, depth: int, activation: str = "relu"
+    ) -> None:
+        super().__init__()
+        self.code_projection = nn.Linear(code_dim, width)
+        # No bias: the projection has one. None at the output either: InfoNCE cannot see a constant.
+        self.action_embedding = nn.Linear(action_dim, width, bias=False)
+        self.hidden = nn.ModuleList([nn.Linear(width, width) for _ in range(depth)])
+        self.out = nn.Linear(width, 1, bias=False)
+        self.activation = make_activation(activation)
+
+    def forward(self, code: Tensor, actions: Tensor) -> Tensor:
+        """Energies.
+
+        Args:
+            code: `(B, C)`.
+            actions: `(B, N, A)` normalised.
+
+        Returns:
+            `(B, N)`.
+        """
+        h = self.activation(self.action_embedding(actions) + self.code_projection(code)[:, None])
+        for layer in self.hidden:
+            h = self.activation(layer(h))
+        energy: Tensor = self.out(h).squeeze(-1)
+        return energy
+
+    def bind(self, code: Tensor) -> EnergyFunction:
+        """The energy of given codes as a function of actions, quick and without gradients.
+
+        Equal to `forward` up to rounding. Weights are read once and work buffers reused, so the
+        function is for one decision, not to be kept.
+
+        Args:
+            code: `(B, C)`.
+
+        Returns:
+            Function from `(B, N, A)` to `(B, N)`.
+        """
+        embedding = self.action_embedding.weight.t()
+        layers = [(layer.weight.t(), layer.bias) for layer in self.hidden]
+        out = self.out.weight[0]
+        base = self.code_projection(code)
+        in_place = _in_place(self.activation)
+        buffers = base.new_empty(2, 0, base.shape[1])
+
+        def evaluate(actions: Tensor) -> Tensor:
+            nonlocal buffers
+            n_rows, n, dim = actions.shape
+            # Few candidates: several observations together. Many: one observation in parts.
+            group = max(1, min(n_rows, ROWS_AT_ONCE // n))
+            part = min(n, ROWS_AT_ONCE)
+            if buffers.shape[1] < group * part:
+                buffers = base.new_empty(2, group * part, base.shape[1])
+            energies = base.new_empty(n_rows, n)
+            for row in range(0, n_rows, group):
+                bias = base[row : row + group]
+                for start in range(0, n, part):
+                    block = actions[row : row + group, start : start + part]
+                    g, m = block.shape[0], block.shape[1]
+                    h, spare = buffers[0, : g * m], buffers[1, : g * m]
+                    flat = block.reshape(g * m, dim)
+                    if g == 1:
+                        torch.addmm(bias[0], flat, embedding, out=h)
+                    else:
+                        torch.mm(flat, embedding, out=h)
+                        h.view(g, m, -1).add_(bias[:, None])
+                    in_place(h)
+                    for weight, shift in layers:
+                        torch.addmm(shift, h, weight, out=spare)
+                        in_place(spare)
+                        h, spare = spare, h
+                    energies[row : row + group, start : start + part] = torch.mv(h, out).view(g, m)
+            return energies
+
+        return evaluate
+
+
+class AutoregressiveEnergy(nn.Module):
+    """One energy per action entry: `E_j(x, y_0 .. y_j)`.
+
+    Source: Florence et al. 2021, appendix on autoregressive derivative-free optimisation.
+
+    Args:
+        code_dim: entries of the code, shared by all heads.
+        action_dim: entries of an action, and number of heads.
+        width: width of each head.
+        depth: hidden layers of each head.
+        activation: `relu` or `silu`.
+    """
+
+    def __init__(
+        self, code_dim: int, action_dim: int, width: int, depth: int, activation: str = "relu"
+    ) -> None:
+        super().__init__()
+        self.heads = nn.ModuleList(
+            [EnergyModel(code_dim, j + 1, width, depth, activation) for j in range(action_dim)]
+        )
+
+    def head(self, j: int) -> EnergyModel:
+        """The model of entry `j`."""
+        model = self.heads[j]
+        assert isinstance(model, EnergyModel)
+        return model
+
+    def forward(self, code: Tensor, actions: Tensor) -> Tensor:
+        """Sum of the conditional energies: `(B, C)` and `(B, N, A)` to `(B, N)`."""
+        return sum(
+            (self.head(j)(code, actions[..., : j + 1]) for j in range(len(self.heads))),
+            start=actions.new_zeros(actions.shape[:2]),
+        )
+
+
+def constrain_spectral_norm(module: nn.Module) -> None:
+    """Bounds the spectral norm of every linear and convolutional weight in a module by one.
+
+    Source: Miyato et al. 2018; the paper's D4RL models use it.
+
+    Args:
+        module: changed in place.
+    """
+    for child in list(module.modules()):
+        if isinstance(child, nn.Linear | nn.Conv2d) and not hasattr(child, "parametrizations"):
+            spectral_norm(child)
+
+
+def _in_place(activation: nn.Module) -> Callable[[Tensor], Tensor]:
+    if isinstance(activation, nn.ReLU):
+        return torch.relu_
+    assert isinstance(activation, nn.SiLU)
+    return lambda x: nn.functional.silu(x, inplace=True)

@@ -1,0 +1,251 @@
+"""Implicit behavioural cloning: the action is the argmin of a learned energy.
+
+Source: Florence et al. 2021, "Implicit Behavioral Cloning" (arXiv 2109.00137).
+"""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from agents.config import PolicyConfig
+from agents.implicit_bc.autoregressive import (
+    autoregressive_dfo,
+    autoregressive_energies,
+    autoregressive_info_nce,
+)
+from agents.implicit_bc.config import ImplicitConfig
+from agents.implicit_bc.dfo import dfo
+from agents.implicit_bc.energy import (
+    AutoregressiveEnergy,
+    EnergyFunction,
+    EnergyModel,
+    constrain_spectral_norm,
+)
+from agents.implicit_bc.info_nce import accuracy, expert_rank, info_nce
+from agents.implicit_bc.langevin import gradient_penalty, minimise
+from agents.implicit_bc.negatives import Context, draw_negatives
+from agents.implicit_bc.proposal import Proposal
+from agents.mixture import Mixture
+from agents.policy import Policy
+from agents.sampling import normal, uniform
+from agents.spec import PolicySpec
+
+HELD_OUT_NEGATIVES = 255
+"""Uniform counter-examples in validation, whatever training uses: 256 choices, chance 0.4 %."""
+
+
+class ImplicitPolicy(Policy):
+    """Energy-based policy.
+
+    Args:
+        spec: spaces.
+        config: settings.
+    """
+
+    method: ClassVar[str] = "ibc"
+    config_class: ClassVar[type[PolicyConfig]] = ImplicitConfig
+    config: ImplicitConfig
+
+    def __init__(self, spec: PolicySpec, config: ImplicitConfig) -> None:
+        super().__init__(spec, config)
+        model = AutoregressiveEnergy if config.inference == "autoregressive" else EnergyModel
+        self.energy: EnergyModel | AutoregressiveEnergy = model(
+            config.width,
+            self.flat_action_dim,
+            config.head_width,
+            config.head_depth,
+            config.activation,
+        )
+        if config.spectral_norm:
+            constrain_spectral_norm(self.encoder)
+            constrain_spectral_norm(self.energy)
+        self.proposal: Proposal | None = None
+        if config.share("proposal"):
+            self.proposal = Proposal(
+                config.width, self.flat_action_dim, config.share("uniform"), config.proposal
+            )
+        self._code: Tensor | None = None
+
+    # Training.
+
+    def objective(
+        self, code: Tensor, target: Tensor, generator: torch.Generator
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """InfoNCE, with the proposal's likelihood and the gradient penalty; see `Policy`."""
+        if isinstance(self.energy, AutoregressiveEnergy):
+            return self._autoregressive_objective(self.energy, code, target, generator)
+        config = self.config
+        mixture = None if self.proposal is None else self.proposal(code)
+        negatives = draw_negatives(
+            Context(target, lambda y: self.energy(code, y), mixture, config), generator
+        )
+        # With a proposal this is -r, the energy with the ranking correction already made.
+        ranked = self.energy(code, torch.cat((target[:, None], negatives), dim=1))
+        loss = info_nce(ranked, config.temperature).mean()
+        logs = {"info_nce": loss.detach(), "train_accuracy": accuracy(ranked.detach())}
+        if self.proposal is not None and mixture is not None:
+            nll = self.proposal.nll(mixture, target)
+            logs["proposal_nll"] = nll.detach()
+            loss = loss + config.proposal.weight * nll
+        if config.gradient_penalty:
+            penalty = gradient_penalty(lambda y: self.energy(code, y), negatives)
+            logs["gradient_penalty"] = penalty.detach()
+            loss = loss + config.gradient_penalty * penalty
+        return loss, logs
+
+    def _autoregressive_objective(
+        self,
+        model: AutoregressiveEnergy,
+        code: Tensor,
+        target: Tensor,
+        generator: torch.Generator,
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        config = self.config
+        energies = autoregressive_energies(model, code, target, config.n_negatives, generator)
+        loss = autoregressive_info_nce(energies, config.temperature).mean()
+        right = accuracy(energies.detach().flatten(0, 1))
+        return loss, {"info_nce": loss.detach(), "train_accuracy": right}
+
+    def held_out(
+        self, code: Tensor, target: Tensor, generator: torch.Generator
+    ) -> dict[str, float]:
+        """InfoNCE against uniform counter-examples, accuracy and expert rank; see `Policy`."""
+        others = uniform(
+            (target.shape[0], HELD_OUT_NEGATIVES, target.shape[1]), generator, target, -1.0, 1.0
+        )
+        energies = self._bind(code)(torch.cat((target[:, None], others), dim=1))
+        return {
+            "loss": float(info_nce(energies, self.config.temperature).mean()),
+            "accuracy": float(accuracy(energies)),
+            "expert_rank": float(expert_rank(energies)),
+        }
+
+    # Acting.
+
+    def predict(self, code: Tensor, generator: torch.Generator, previous: Tensor | None) -> Tensor:
+        """The argmin of the energy, found as the config says; see `Policy.predict`."""
+        self._code = code
+        if isinstance(self.energy, AutoregressiveEnergy):
+            return autoregressive_dfo(self.energy, code, self.config.dfo, generator)
+        config = self.config
+        mixture = None if self.proposal is None else self.proposal(code)
+        if config.inference == "langevin":
+            with torch.inference_mode(False):  # Tensors made in inference mode have no gradients.
+                code, mixture = code.clone(), _cloned(mixture)
+                previous = None if previous is None else previous.clone()
+                energy = self._bind(code, mixture, previous, differentiable=True)
+                first = self._first_candidates(
+                    code, config.langevin.n_samples, generator, mixture, previous
+                )
+                return minimise(energy, first, config.langevin, generator).action
+        first = self._first_candidates(code, config.dfo.n_samples, generator, mixture, previous)
+        energy = self._bind(code, mixture, previous)
+        return dfo(energy, first, config.dfo, generator).action
+
+    def _bind(
+        self,
+        code: Tensor,
+        mixture: Mixture | None = None,
+        previous: Tensor | None = None,
+        differentiable: bool = False,
+    ) -> EnergyFunction:
+        """The whole energy of given codes as a function of actions.
+
+        Args:
+            code: `(B, C)`.
+            mixture: of the proposal, if at hand already.
+            previous: `(B, A)` last decision, for persistence.
+            differentiable: whether gradients are wanted; slower.
+
+        Returns:
+            Function from `(B, N, A)` to `(B, N)`.
+        """
+        if differentiable or isinstance(self.energy, AutoregressiveEnergy):
+            network: EnergyFunction = lambda y: self.energy(code, y)  # noqa: E731
+        else:
+            network = self.energy.bind(code)
+        proposal, config = self.proposal, self.config
+        kept = previous if config.persistence else None
+        if proposal is None and kept is None:
+            return network
+        if proposal is not None and mixture is None:
+            mixture = proposal(code)
+
+        def whole(actions: Tensor) -> Tensor:
+            energies = network(actions)
+            if proposal is not None and mixture is not None:
+                # Training divides r by the temperature, so log q is in units of it.
+                energies = energies - config.temperature * proposal.log_prob(mixture, actions)
+            if kept is not None:
+                squared = (actions - kept[:, None]).square().sum(dim=-1)
+                dent = torch.exp(squared / (-2 * config.persistence_width**2))
+                energies = energies - config.persistence * dent
+            return energies
+
+        return whole
+
+    def _first_candidates(
+        self,
+        code: Tensor,
+        n: int,
+        generator: torch.Generator,
+        mixture: Mixture | None,
+        previous: Tensor | None,
+    ) -> Tensor:
+        """`(B, n, A)`: the last decision and its copies, draws from the proposal, uniform draws."""
+        config = self.config
+        parts: list[Tensor] = []
+        if previous is not None and (config.warm_start or config.persistence):
+            n_warm = min(n, max(1, round(config.warm_start * n)))
+            copies = previous[:, None].expand(-1, n_warm, -1)
+            noise = normal(tuple(copies.shape), generator, copies) * config.persistence_width
+            noise[:, 0] = 0
+            parts.append((copies + noise).clamp_(-1, 1))
+            n -= n_warm
+        if self.proposal is not None and mixture is not None and n:
+            parts.append(self.proposal.sample(mixture, n, generator).clamp_(-1, 1))
+        elif n:
+            shape = (code.shape[0], n, self.flat_action_dim)
+            parts.append(uniform(shape, generator, code, -1.0, 1.0))
+        return parts[0] if len(parts) == 1 else torch.cat(parts, dim=1)
+
+    def landscape(self, actions: NDArray[np.floating[Any]]) -> NDArray[np.float32]:
+        """Energy of given actions for the observation that the last decision was made on.
+
+        Persistence is left out. With a horizon above one, `actions` are first actions, and the rest
+        of the chunk is that of the last decision.
+
+        Args:
+            actions: `(N, A)` raw units, world frame.
+
+        Returns:
+            `(N,)` energies; lower is better.
+
+        Raises:
+            ValueError: if the policy has not acted on a single observation since `reset`, or the
+                shape is another.
+        """
+        if self._code is None or self._plan is None or len(self._code) != 1:
+            raise ValueError("landscape needs a policy that has acted on one observation; call act()")
+        array = np.asarray(actions, dtype=np.float32)
+        if array.ndim != 2 or array.shape[1] != self.spec.action_dim:
+            raise ValueError(f"actions must be (N, {self.spec.action_dim}); got {array.shape}")
+        with torch.inference_mode():
+            plans = self._plan.expand(len(array), -1, -1).clone()
+            plans[:, 0] = torch.as_tensor(array, device=self.device)
+            pose = self._decided_at
+            if pose is not None:
+                pose = type(pose)(*(part.expand(len(array), -1) for part in pose))
+            local = self._actions_to_frame(plans, pose)
+            flat = self.action_normalizer(local).flatten(1)[None]
+            energies: NDArray[np.float32] = self._bind(self._code)(flat)[0].cpu().numpy()
+        return energies
+
+
+def _cloned(mixture: Mixture | None) -> Mixture | None:
+    return None if mixture is None else Mixture(*(part.clone() for part in mixture))

@@ -1,0 +1,393 @@
+"""The policy: raw observations in, raw actions out, with history, chunks and frames between.
+
+A method fills in three things (`objective`, `predict`, `held_out`), all in terms of a code vector
+and of normalised actions; this base class does the rest.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from agents.config import PolicyConfig
+from agents.encoders import ObservationEncoder
+from agents.frame import FieldSpec, FrameReader, Pose, from_frame, to_frame
+from agents.normalization import ActionNormalizer, ObservationNormalizer
+from agents.spec import PolicySpec
+
+if TYPE_CHECKING:
+    from learning.batch import Batch
+    from learning.demonstrations import Demonstrations
+
+FIT_ROWS = 200_000
+"""Rows that normalisers are fitted on at most, evenly spaced: more change no digit that matters."""
+
+
+class Policy(nn.Module):
+    """Base of every policy.
+
+    Args:
+        spec: spaces.
+        config: settings, an instance of `config_class`.
+    """
+
+    method: ClassVar[str]
+    config_class: ClassVar[type[PolicyConfig]] = PolicyConfig
+
+    def __init__(self, spec: PolicySpec, config: PolicyConfig) -> None:
+        super().__init__()
+        if not isinstance(config, self.config_class):
+            raise ValueError(
+                f"{self.method} needs a {self.config_class.__name__}; got {type(config).__name__}"
+            )
+        self.spec = spec
+        self.config = config
+        self.frame: FrameReader | None = None
+        self._action_fields: tuple[FieldSpec, ...] = spec.action_fields
+        if config.frame is not None:
+            self.frame = FrameReader(config.frame, spec.observation_fields)
+            if not spec.action_fields:
+                raise ValueError(f"frame {config.frame!r} needs action_fields in the spec; got none")
+        if "state" in spec.observation:
+            self.observation_normalizer = ObservationNormalizer(spec.observation["state"][0])
+        self.action_normalizer = ActionNormalizer(spec.action_dim)
+        self.encoder = ObservationEncoder(
+            spec.observation,
+            config.n_obs_steps,
+            config.width,
+            config.depth,
+            config.residual,
+            config.dropout,
+            config.activation,
+            config.conv_channels,
+            config.random_shift,
+        )
+        self._low = np.asarray(spec.action_low, dtype=np.float32)
+        self._high = np.asarray(spec.action_high, dtype=np.float32)
+        self._generator = torch.Generator().manual_seed(0)
+        self._history: dict[str, Tensor] | None = None
+        self._plan: Tensor | None = None  # (B, horizon, A), world frame, raw units
+        self._decided_at: Pose | None = None  # of the frame, when the plan was made
+        self._step_in_plan = 0
+
+    @property
+    def flat_action_dim(self) -> int:
+        """Entries of a whole predicted chunk: `horizon * action_dim`."""
+        return self.config.horizon * self.spec.action_dim
+
+    @property
+    def device(self) -> torch.device:
+        """Where the parameters live."""
+        return self.action_normalizer.low.device
+
+    # What a method fills in.
+
+    @abstractmethod
+    def objective(
+        self, code: Tensor, target: Tensor, generator: torch.Generator
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """Training loss.
+
+        Args:
+            code: `(B, C)` encoded observations.
+            target: `(B, horizon * A)` normalised expert actions.
+            generator: source of randomness.
+
+        Returns:
+            The scalar loss and values to log.
+        """
+
+    @abstractmethod
+    def predict(self, code: Tensor, generator: torch.Generator, previous: Tensor | None) -> Tensor:
+        """Decides, without gradients.
+
+        Args:
+            code: `(B, C)` encoded observations.
+            generator: source of randomness.
+            previous: `(B, horizon * A)` last decision, normalised and moved on by the steps
+                executed since; None at the start of an episode.
+
+        Returns:
+            `(B, horizon * A)` normalised actions.
+        """
+
+    def held_out(
+        self, code: Tensor, target: Tensor, generator: torch.Generator
+    ) -> dict[str, float]:
+        """Method-specific metrics on held-out data; see `objective` for the arguments."""
+        loss, logs = self.objective(code, target, generator)
+        return {"loss": float(loss), **{name: float(value) for name, value in logs.items()}}
+
+    # Training.
+
+    def fit(self, demos: Demonstrations) -> None:
+        """Fits the normalisers.
+
+        Args:
+            demos: demonstrations with the spaces of the spec.
+
+        Raises:
+            ValueError: if the spaces differ or a value is not finite.
+        """
+        found = {key: tuple(value.shape[1:]) for key, value in demos.observations.items()}
+        if found != self.spec.observation or demos.actions.shape[1:] != (self.spec.action_dim,):
+            raise ValueError(
+                f"demonstrations must have observations {self.spec.observation} and "
+                f"{self.spec.action_dim}-D actions; got {found} and {demos.actions.shape[1:]}"
+            )
+        windows = demos.windows(self.config.n_obs_steps, self.config.horizon)
+        rows = np.linspace(0, len(demos.actions) - 1, min(FIT_ROWS, len(demos.actions))).astype(int)
+        actions = torch.as_tensor(demos.actions[windows.actions[rows]])
+        pose = None
+        if "state" in demos.observations:
+            state = torch.as_tensor(demos.observations["state"][windows.observations[rows]])
+            pose = self._pose(state)
+            self.observation_normalizer.fit(self._state_to_frame(state, pose))
+        actions = self._actions_to_frame(actions, pose)
+        low = torch.as_tensor(self._low)
+        high = torch.as_tensor(self._high)
+        if self.frame is not None:  # The action space is a box in the world frame only.
+            turned = torch.tensor([f.kind != "scalar" for f in self._action_fields])
+            turned = turned.repeat_interleave(torch.tensor([f.size for f in self._action_fields]))
+            low, high = low.masked_fill(turned, -torch.inf), high.masked_fill(turned, torch.inf)
+        self.action_normalizer.fit(actions, low, high)
+
+    def forward(
+        self, batch: Batch, generator: torch.Generator
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """The same as `loss`; lets wrappers such as DistributedDataParallel call the module."""
+        return self.loss(batch, generator)
+
+    def loss(self, batch: Batch, generator: torch.Generator) -> tuple[Tensor, dict[str, Tensor]]:
+        """Training loss of a raw batch.
+
+        Args:
+            batch: observations `(B, n_obs_steps, ...)` and actions `(B, horizon, A)`, raw.
+            generator: source of randomness.
+
+        Returns:
+            The scalar loss and values to log.
+
+        Raises:
+            ValueError: if a shape differs from the spec.
+        """
+        code, target = self._prepare(batch, generator)
+        return self.objective(code, target, generator)
+
+    @torch.no_grad()
+    def validate(self, batch: Batch, generator: torch.Generator) -> dict[str, float]:
+        """Metrics on held-out data.
+
+        Args:
+            batch: as for `loss`.
+            generator: source of randomness.
+
+        Returns:
+            The method's metrics and `action_error`: mean Euclidean distance of the first decided
+            action from the expert's, raw units.
+        """
+        with _evaluating(self):
+            code, target = self._prepare(batch, generator)
+            metrics = self.held_out(code, target, generator)
+            decided = self.predict(code, generator, None)
+            error = self._first_action(decided) - self._first_action(target)
+            metrics["action_error"] = float(error.norm(dim=-1).mean())
+        return metrics
+
+    def _first_action(self, normalized: Tensor) -> Tensor:
+        return self.action_normalizer.inverse(normalized[:, : self.spec.action_dim])
+
+    def _prepare(self, batch: Batch, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        """Codes and normalised flat actions of a raw batch."""
+        expected = (self.config.horizon, self.spec.action_dim)
+        if batch.actions.ndim != 3 or tuple(batch.actions.shape[1:]) != expected:
+            raise ValueError(
+                f"batch actions must be (B, {expected[0]}, {expected[1]}); "
+                f"got {tuple(batch.actions.shape)}"
+            )
+        for key, shape in self.spec.observation.items():
+            wanted = (len(batch.actions), self.config.n_obs_steps, *shape)
+            found = tuple(batch.observations[key].shape) if key in batch.observations else None
+            if found != wanted:
+                raise ValueError(f"batch observation {key!r} must be {wanted}; got {found}")
+        observations = {key: batch.observations[key].to(self.device) for key in self.spec.observation}
+        code, pose = self._encode(observations, generator)
+        local = self._actions_to_frame(batch.actions.to(self.device).float(), pose)
+        return code, self.action_normalizer(local).flatten(1)
+
+    # Frames and normalisation.
+
+    def _pose(self, state: Tensor) -> Pose | None:
+        """Pose of the frame at the present step of `(B, T, D)` states."""
+        return None if self.frame is None else self.frame(state[:, -1])
+
+    def _state_to_frame(self, state: Tensor, pose: Pose | None) -> Tensor:
+        return state if pose is None else to_frame(state, self.spec.observation_fields, pose)
+
+    def _actions_to_frame(self, actions: Tensor, pose: Pose | None) -> Tensor:
+        return actions if pose is None else to_frame(actions, self._action_fields, pose)
+
+    def _encode(
+        self, observations: Mapping[str, Tensor], generator: torch.Generator | None
+    ) -> tuple[Tensor, Pose | None]:
+        """Code of raw observations `(B, T, ...)`, and the pose that actions are relative to."""
+        inputs = dict(observations)
+        pose = None
+        if "state" in inputs:
+            state = inputs["state"].float()
+            pose = self._pose(state)
+            inputs["state"] = self.observation_normalizer(self._state_to_frame(state, pose))
+        code: Tensor = self.encoder(inputs, generator)
+        return code, pose
+
+    # Acting.
+
+    def reset(self, seed: int | None = None) -> None:
+        """Starts an episode: forgets history, chunk and last decision.
+
+        Args:
+            seed: makes every later draw a function of itself; None goes on with the present stream.
+        """
+        self._history = None
+        self._plan = None
+        self._step_in_plan = 0
+        if seed is not None:
+            self._generator.manual_seed(int(seed) % 2**63)
+
+    def act(self, obs: Any) -> NDArray[np.float32]:
+        """Decides on an action.
+
+        Args:
+            obs: one observation, or a batch with one more leading axis: an array where the policy
+                has one observation key, else a mapping with the keys of the spec.
+
+        Returns:
+            `(A,)` or `(B, A)` float32 action in raw units, inside the action space.
+
+        Raises:
+            ValueError: if a key is missing, a shape differs, a value is not finite, or the batch
+                size changed within an episode.
+        """
+        observations, batched = self._read(obs)
+        with torch.inference_mode(), _evaluating(self):
+            self._remember(observations)
+            plan = self._plan
+            if plan is None or self._step_in_plan >= self.config.n_action_steps:
+                self._plan = plan = self._decide()
+                self._step_in_plan = 0
+            action = plan[:, self._step_in_plan].cpu().numpy()
+        self._step_in_plan += 1
+        action = np.clip(action, self._low, self._high, dtype=np.float32)
+        return action if batched else action[0]
+
+    def _decide(self) -> Tensor:
+        """A new chunk `(B, horizon, A)`, world frame, raw units."""
+        assert self._history is not None
+        code, pose = self._encode(self._history, None)
+        decided = self.predict(code, self._generator, self._previous(pose))
+        self._decided_at = pose
+        actions = decided.unflatten(1, (self.config.horizon, self.spec.action_dim))
+        actions = self.action_normalizer.inverse(actions)
+        return actions if pose is None else from_frame(actions, self._action_fields, pose)
+
+    def _previous(self, pose: Pose | None) -> Tensor | None:
+        """What is left of the last chunk, its end repeated, normalised in the present frame."""
+        if self._plan is None:
+            return None
+        steps = torch.arange(self.config.horizon, device=self.device) + self._step_in_plan
+        rest = self._plan[:, steps.clamp_max(self.config.horizon - 1)]
+        return self.action_normalizer(self._actions_to_frame(rest, pose)).flatten(1).clamp(-1, 1)
+
+    def _remember(self, observations: dict[str, Tensor]) -> None:
+        """Appends to the history; the first observation fills all of it, as in training windows."""
+        if self._history is None:
+            n = self.config.n_obs_steps
+            self._history = {
+                key: value[:, None].expand(-1, n, *value.shape[1:])
+                for key, value in observations.items()
+            }
+            return
+        for key, value in observations.items():
+            before = self._history[key]
+            if len(before) != len(value):
+                raise ValueError(
+                    f"the batch must keep its {len(before)} rows within an episode; got {len(value)}; "
+                    "call reset() first"
+                )
+            self._history[key] = torch.cat((before[:, 1:], value[:, None]), dim=1)
+
+    def _read(self, obs: Any) -> tuple[dict[str, Tensor], bool]:
+        """Checks an observation: tensors `(B, ...)` by key, and whether it came as a batch."""
+        shapes = self.spec.observation
+        if not isinstance(obs, Mapping):
+            if len(shapes) > 1:
+                raise ValueError(
+                    f"obs must be a mapping with the keys {', '.join(shapes)}; "
+                    f"got {type(obs).__name__}"
+                )
+            obs = {next(iter(shapes)): obs}
+        missing = [key for key in shapes if key not in obs]
+        if missing:
+            raise ValueError(
+                f"obs must have the keys {', '.join(shapes)}; {', '.join(missing)} missing"
+            )
+        tensors: dict[str, Tensor] = {}
+        sizes: dict[str, int | None] = {}
+        for key, shape in shapes.items():
+            array = _numeric(obs[key], key)
+            if array.shape == shape:
+                sizes[key] = None
+                array = array[None]
+            elif array.shape[1:] == shape and array.ndim == len(shape) + 1 and len(array):
+                sizes[key] = len(array)
+            else:
+                batch = ", ".join(map(str, ("B", *shape)))
+                raise ValueError(f"obs {key!r} must be {shape} or ({batch}); got {array.shape}")
+            if key == "pixels":
+                array = _as_uint8(array)
+            else:
+                array = np.asarray(array, dtype=np.float32)
+                if not np.isfinite(array).all():
+                    bad = int(np.argwhere(~np.isfinite(array))[0, -1])
+                    raise ValueError(f"obs {key!r} must be finite; entry {bad} is {array[..., bad]}")
+            tensors[key] = torch.as_tensor(array, device=self.device)
+        if len(set(sizes.values())) > 1:
+            raise ValueError(f"all observation keys must have the same batch size; got {sizes}")
+        return tensors, next(iter(sizes.values())) is not None
+
+
+def _numeric(value: Any, key: str) -> NDArray[Any]:
+    try:
+        array = np.asarray(value)
+    except ValueError as error:
+        raise ValueError(f"obs {key!r} must be an array of numbers; {error}") from None
+    if array.dtype.kind not in "fiub":
+        raise ValueError(f"obs {key!r} must be an array of numbers; got dtype {array.dtype}")
+    return array
+
+
+def _as_uint8(array: NDArray[Any]) -> NDArray[np.uint8]:
+    if array.dtype != np.uint8:
+        raise ValueError(f"obs 'pixels' must be uint8 in [0, 255]; got dtype {array.dtype}")
+    return array
+
+
+class _evaluating:  # noqa: N801 - reads as a statement
+    """Puts a module in evaluation mode for a block, and back if it was training."""
+
+    def __init__(self, module: nn.Module) -> None:
+        self._module, self._training = module, module.training
+
+    def __enter__(self) -> None:
+        if self._training:  # eval() walks all modules: only when needed.
+            self._module.eval()
+
+    def __exit__(self, *exc: object) -> None:
+        if self._training:
+            self._module.train()

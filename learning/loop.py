@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Protocol, cast, runtime_checkable
 
 import numpy as np
 import torch
@@ -21,6 +21,7 @@ from learning.batches import Batch, BatchOrder, DemoTensors
 from learning.checkpoint import CheckpointError, save_checkpoint
 from learning.demonstrations import Demonstrations
 from learning.ema import Ema
+from learning.flat import FlatParameters
 from learning.ranks import Ranks, joined
 from learning.train_log import TrainLog
 from learning.train_state import read_state, restore_training, training_tensors, write_state
@@ -210,8 +211,7 @@ class _Loss(nn.Module):
     def forward(
         self, batch: Batch, generator: torch.Generator
     ) -> tuple[Tensor, dict[str, Tensor]]:
-        assert isinstance(self.model, Trainable)
-        return self.model.loss(batch, generator)
+        return cast(Trainable, self.model).loss(batch, generator)
 
 
 @dataclass
@@ -234,11 +234,9 @@ class _Run:
             len(self.data), config.batch_size, config.seed, ranks.rank, ranks.world
         )
         self.model.to(ranks.device)
-        self.parameters = [p for p in self.model.parameters() if p.requires_grad]
-        if not self.parameters:
-            raise ValueError(f"{type(self.model).__name__} has no parameters to train")
+        self.parameters = FlatParameters(self.model, matrices_apart=config.weight_decay > 0)
         self.optimizer = _optimizer(self.parameters, config)
-        self.ema = None if config.ema_decay is None else Ema(self.model, config.ema_decay)
+        self.ema = None if config.ema_decay is None else Ema(self.parameters, config.ema_decay)
         self.generator = torch.Generator(ranks.device)
         self.generator.manual_seed(config.seed * 1_000_003 + ranks.rank)
         self.clock = time.process_time if ranks.device.type == "cpu" else time.perf_counter
@@ -274,7 +272,7 @@ class _Run:
             if not self.at.finished:
                 self._loop(forward, evaluate, log)
         if self.ema is not None:
-            self.model.load_state_dict(self.ema.state(), strict=False)
+            self.parameters.attach([average.clone() for average in self.ema.tensors])
         self.model.eval()
         chosen = "last" if self.at.best_score is None else "best"
         return TrainResult(
@@ -331,10 +329,10 @@ class _Run:
             group["lr"] = lr
         rows = self.order.rows(step).to(self.ranks.device, non_blocking=True)
         loss, values = forward(self.data.batch(rows), self.generator)
-        self.optimizer.zero_grad(set_to_none=True)
+        self.parameters.zero_grad()
         loss.backward()
         if config.grad_clip is not None:
-            nn.utils.clip_grad_norm_(self.parameters, config.grad_clip, foreach=True)
+            self.parameters.clip_grad(config.grad_clip)
         self.optimizer.step()
         if self.ema is not None:
             self.ema.update(step)
@@ -486,14 +484,12 @@ def learning_rate(config: TrainConfig, step: int, fraction: float) -> float:
     return config.lr * rise * 0.5 * (1 + math.cos(math.pi * min(fraction, 1.0)))
 
 
-def _optimizer(parameters: list[nn.Parameter], config: TrainConfig) -> torch.optim.Optimizer:
-    decayed = [p for p in parameters if p.ndim >= 2]
-    others = [p for p in parameters if p.ndim < 2]
+def _optimizer(parameters: FlatParameters, config: TrainConfig) -> torch.optim.Optimizer:
     groups = [
-        {"params": decayed, "weight_decay": config.weight_decay},
-        {"params": others, "weight_decay": 0.0},
+        {"params": [flat], "weight_decay": config.weight_decay if index == 0 else 0.0}
+        for index, flat in enumerate(parameters.tensors)
     ]
-    return torch.optim.AdamW([group for group in groups if group["params"]], config.lr, fused=True)
+    return torch.optim.AdamW(groups, config.lr, fused=True)
 
 
 def _window_sizes(model: nn.Module) -> tuple[int, int]:

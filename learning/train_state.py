@@ -55,7 +55,7 @@ def training_tensors(
     """Everything that a step changes in model, optimiser and average, by name."""
     tensors = {f"model/{name}": value for name, value in model.state_dict().items()}
     if ema is not None:
-        tensors |= {f"ema/{name}": value for name, value in ema.state().items()}
+        tensors |= {f"ema/{index}": value for index, value in enumerate(ema.tensors)}
     for index, slots in optimizer.state_dict()["state"].items():
         tensors |= {f"optimizer/{index}/{name}": value for name, value in slots.items()}
     return tensors
@@ -75,7 +75,8 @@ def restore_training(
     try:
         model.load_state_dict(_under(tensors, "model/"))
         if ema is not None:
-            ema.load(_under(tensors, "ema/"))
+            for index, average in enumerate(ema.tensors):
+                average.copy_(tensors[f"ema/{index}"])
         slots: dict[int, dict[str, Tensor]] = {}
         for name, value in _under(tensors, "optimizer/").items():
             index, _, slot = name.partition("/")

@@ -9,6 +9,7 @@ CORE = [
     "matplotlib>=3.8",
     "minari>=0.5",
     "numpy>=1.26",
+    "open3d>=0.19",
     "pillow>=10",
     "pybullet==3.2.7",
     "rich>=13",
@@ -22,7 +23,6 @@ EXTRAS = {
     "cluster": ["ray>=2.40"],
     # FrankaKitchen fails on mujoco 4.0.
     "d4rl": ["gymnasium-robotics>=1.3", "mujoco>=3.3,<3.4"],
-    "perception": ["open3d>=0.19"],
     "runtime": ["onnxruntime>=1.20", "openvino>=2025.0"],
     "test": [
         "hypothesis>=6.100",

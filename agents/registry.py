@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from agents.config import PolicyConfig, config_from_dict, config_to_dict
+from agents.explicit.binned import BinnedPolicy
+from agents.explicit.diffusion import DiffusionPolicy
 from agents.explicit.mdn import MdnPolicy
 from agents.explicit.mse import MsePolicy
 from agents.implicit_bc.policy import ImplicitPolicy
@@ -32,7 +34,9 @@ def _registry(*classes: type[Policy]) -> dict[str, type[Policy]]:
     return table
 
 
-POLICIES: dict[str, type[Policy]] = _registry(ImplicitPolicy, MsePolicy, MdnPolicy)
+POLICIES: dict[str, type[Policy]] = _registry(
+    ImplicitPolicy, MsePolicy, MdnPolicy, BinnedPolicy, DiffusionPolicy
+)
 """Every method. Adding one is a module, a row here and a test."""
 
 

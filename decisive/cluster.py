@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import sys
 import tempfile
 from collections.abc import Iterator
 from dataclasses import replace
@@ -39,7 +38,7 @@ def run_on_ray(config: EvaluationConfig, seeds: list[int]) -> Iterator[Episode]:
     try:
         import ray
     except ImportError as error:
-        raise ValueError("--ray needs the extra 'cluster': pip install 'decisive[cluster]'") from error
+        raise ValueError("--ray needs Ray: pip install 'decisive[cluster]'") from error
     from decisive.evaluation import policy_files
 
     _connect(config)
@@ -81,8 +80,9 @@ def _connect(config: EvaluationConfig) -> None:
     try:
         ray.init(address=config.ray, **common)
     except (ConnectionError, RuntimeError, ValueError) as error:
-        print(error, file=sys.stderr)
-        raise OSError(f"no Ray cluster at {config.ray!r}; start one with `ray start --head`") from error
+        raise OSError(
+            f"no Ray cluster at {config.ray!r} (start one with `ray start --head`): {error}"
+        ) from error
 
 
 _runners: dict[str, Runner] = {}

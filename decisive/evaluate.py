@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -19,14 +19,14 @@ from learning.atomic import write_file
 
 @dataclass(frozen=True)
 class Arguments:
-    """Run evaluation episodes: success rate with its 95% interval.
+    r"""Run evaluation episodes: success rate with its 95% interval.
 
     The episodes of a seed are the same for every policy and any number of workers, and none of
     them was ever recorded as a demonstration or used to choose a checkpoint.
 
     Examples:
       decisive evaluate --env decisive/BlockInsertion-v0 --policy expert --episodes 20
-      decisive evaluate --env decisive/BlockInsertion-v0 --policy block-insertion-ibc \\
+      decisive evaluate --env decisive/BlockInsertion-v0 --policy block-insertion-ibc \
         --compare block-insertion-mse --set slots=2 --workers 2 --out results.json
       decisive evaluate --env decisive/BlockPush-v0 --policy outputs/push --video push.mp4
     """

@@ -10,6 +10,7 @@ import hashlib
 import json
 import multiprocessing
 import os
+import signal
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
@@ -17,7 +18,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import gymnasium as gym
 import numpy as np
+from numpy.typing import NDArray
 
 from decisive import provenance
 from decisive.episodes import BUILT_IN, Episode, PolicyActor, Runner, run_episodes
@@ -157,6 +160,7 @@ class _Worker:
 
 
 def _start_worker(config: EvaluationConfig) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     _Worker.config = config
 
@@ -284,17 +288,23 @@ def film(config: EvaluationConfig, path: Path, episodes: int) -> None:
         with VideoWriter(path, float(env.metadata.get("render_fps", 10))) as writer:
 
             def add(_: object = None) -> None:
-                writer.add(np.asarray(env.render()))
+                writer.add(_frame(env))
 
             # One step of push control is seconds long: the tabletop can show the inside of it.
-            inside = hasattr(env.unwrapped, "on_control_step")
+            base: Any = env.unwrapped
+            inside = hasattr(base, "on_control_step")
             if inside:
-                setattr(env.unwrapped, "on_control_step", add)
+                base.on_control_step = add
             for seed in range(config.seed, config.seed + episodes):
                 runner.run(seed, on_step=None if inside else add)
-                writer.add(np.asarray(env.render()), repeat=max(1, round(writer.fps / 2)))
+                writer.add(_frame(env), repeat=max(1, round(writer.fps / 2)))
     finally:
         runner.close()
+
+
+def _frame(env: gym.Env[Any, Any]) -> NDArray[np.uint8]:
+    frame: Any = env.render()
+    return np.asarray(frame, np.uint8)
 
 
 class EpisodeLog:
@@ -364,12 +374,12 @@ def policy_files(policy: str) -> dict[str, bytes]:
     """The files of a policy's checkpoint by name; none for the built-in ones."""
     if policy in BUILT_IN:
         return {}
-    folder = Path(policy)
-    if not folder.is_dir():
-        from agents import shipped_policies
+    from agents import shipped_policies
+    from learning.checkpoint import CONFIG_FILE, TENSORS_FILE, find_checkpoint
 
-        folder = shipped_policies().get(policy, folder)
-    names = ("config.json", "model.safetensors")
+    place = Path(policy)
+    folder = find_checkpoint(place if place.is_dir() else shipped_policies().get(policy, place))
+    names = (CONFIG_FILE, TENSORS_FILE)
     return {name: (folder / name).read_bytes() for name in names if (folder / name).is_file()}
 
 
@@ -386,7 +396,8 @@ def _normalized_score(config: EvaluationConfig, return_mean: float) -> float | N
     if not hasattr(env_class(config.env), "normalized_score"):
         return None
     env = make_env(config.env, config.options)
+    base: Any = env.unwrapped
     try:
-        return float(getattr(env.unwrapped, "normalized_score")(return_mean))
+        return float(base.normalized_score(return_mean))
     finally:
         env.close()

@@ -103,9 +103,43 @@ def typed_options(
         name = name.strip()
         if not equals or not name:
             raise ValueError(f"expected name=value, got {word!r}")
-        value = _WORDS[text.lower()] if text.lower() in _WORDS else _literal(text)
+        value = literal(text)
         options[name] = _check(name, value, known, what, text)
     return options
+
+
+def nested_options(words: Sequence[str]) -> dict[str, Any]:
+    """Read `name=value` words whose names may be dotted, for settings within settings.
+
+    `("width=64", "dfo.n_samples=256")` gives `{"width": 64, "dfo": {"n_samples": 256}}`. Names and
+    types are left to whoever takes the result.
+
+    Raises:
+        ValueError: for a word without `=`, or a name that is both a value and a group.
+    """
+    tree: dict[str, Any] = {}
+    for word in words:
+        name, equals, text = word.partition("=")
+        *groups, leaf = (part.strip() for part in name.split("."))
+        if not equals or not leaf or not all(groups):
+            raise ValueError(f"expected name=value or group.name=value, got {word!r}")
+        place = tree
+        for group in groups:
+            place = place.setdefault(group, {})
+            if not isinstance(place, dict):
+                raise ValueError(f"{group!r} is a value and a group at once in {word!r}")
+        place[leaf] = literal(text)
+    return tree
+
+
+def merged(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    """Nested settings with changes laid over them; neither argument is touched."""
+    result = dict(base)
+    for name, value in changes.items():
+        old = result.get(name)
+        both = isinstance(old, Mapping) and isinstance(value, Mapping)
+        result[name] = merged(old, value) if both and isinstance(old, Mapping) else value
+    return result
 
 
 def constructor_parameters(creator: Callable[..., Any]) -> dict[str, inspect.Parameter]:
@@ -115,7 +149,7 @@ def constructor_parameters(creator: Callable[..., Any]) -> dict[str, inspect.Par
     """
     makers: list[Callable[..., Any]] = [creator]
     if inspect.isclass(creator):
-        makers = [c.__init__ for c in creator.__mro__[:-1] if "__init__" in vars(c)]
+        makers = [vars(c)["__init__"] for c in creator.__mro__[:-1] if "__init__" in vars(c)]
     found: dict[str, inspect.Parameter] = {}
     for maker in makers:
         hints = _hints(maker)
@@ -203,7 +237,10 @@ def _show(parameter: inspect.Parameter) -> str:
     return f"{parameter.name}={parameter.default}"
 
 
-def _literal(text: str) -> Any:
+def literal(text: str) -> Any:
+    """The Python literal that a text spells (`2`, `(1, 2)`, `true`, `none`), else the text."""
+    if text.lower() in _WORDS:
+        return _WORDS[text.lower()]
     try:
         return ast.literal_eval(text)
     except (ValueError, SyntaxError, MemoryError, RecursionError):
@@ -235,7 +272,7 @@ def _spec(env_id: str) -> Any:
             f"unknown environment {env_id!r}{hint} known: {', '.join(known)}"
         ) from error
     except ModuleNotFoundError as error:  # "package:Id-v0" with no such package
-        raise ValueError(f"environment {env_id!r} names a module that is not there: {error}") from error
+        raise ValueError(f"environment {env_id!r} names a missing module: {error}") from error
 
 
 def _register() -> None:

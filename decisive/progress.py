@@ -55,6 +55,8 @@ def progress(title: str, total: float | None) -> Iterator[Meter]:
 
         class _Bar:
             def advance(self, steps: float = 1.0, note: str = "") -> None:
-                bar.update(task, advance=steps, **({"note": note} if note else {}))
+                bar.advance(task, steps)
+                if note:
+                    bar.update(task, note=note)
 
         yield _Bar()

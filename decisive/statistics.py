@@ -11,9 +11,7 @@ from dataclasses import dataclass
 from statistics import NormalDist
 
 
-def wilson_interval(
-    successes: int, episodes: int, confidence: float = 0.95
-) -> tuple[float, float]:
+def wilson_interval(successes: int, episodes: int, confidence: float = 0.95) -> tuple[float, float]:
     """Wilson score interval of a success rate.
 
     Source: Wilson 1927, "Probable inference, the law of succession, and statistical inference".
@@ -64,8 +62,8 @@ def mcnemar_exact(only_first: int, only_second: int) -> float:
     if discordant == 0:
         return 1.0
     tail = sum(math.comb(discordant, k) for k in range(min(only_first, only_second) + 1))
-    # Integers until the last division: 2**1100 is no float.
-    return min(1.0, 2 * tail / 2**discordant)
+    # Integers until the last division: 2 to the 1100 is no float.
+    return min(1.0, 2 * tail / (1 << discordant))
 
 
 @dataclass(frozen=True)
@@ -174,7 +172,9 @@ def median_and_p95(values: Sequence[float]) -> tuple[float, float]:
 
 def _check_counts(part: int, whole: int) -> None:
     if whole < 1 or not 0 <= part <= whole:
-        raise ValueError(f"counts must satisfy 0 <= part <= episodes and episodes >= 1, got {part} of {whole}")
+        raise ValueError(
+            f"a count must be between 0 and the episodes, of which one is needed: {part} of {whole}"
+        )
 
 
 def _normal_quantile(confidence: float) -> float:

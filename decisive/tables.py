@@ -14,8 +14,9 @@ def percent(rate: float | None, interval: Sequence[float] | None = None) -> str:
     """A rate in percent, with its interval in brackets if there is one: `97.0 [91.5, 99.0]`."""
     if rate is None:
         return "-"
-    text = f"{100 * rate:.1f}"
-    return text if interval is None else f"{text} [{100 * interval[0]:.1f}, {100 * interval[1]:.1f}]"
+    if interval is None:
+        return f"{100 * rate:.1f}"
+    return f"{100 * rate:.1f} [{100 * interval[0]:.1f}, {100 * interval[1]:.1f}]"
 
 
 def ratio(value: float | None, interval: Sequence[float]) -> str:
@@ -59,6 +60,16 @@ def comparison_line(comparison: Mapping[str, Any]) -> str:
         f"{comparison['only_second']} times; McNemar exact p = {comparison['mcnemar_p']:.3g}; "
         f"{second} fails {how_often} times as often"
     )
+
+
+def facts_table(facts: Mapping[str, Any], title: str = "") -> Table:
+    """Two columns: what, and what it is."""
+    table = Table(title=title or None, title_justify="left", show_header=False)
+    table.add_column("what", no_wrap=True)
+    table.add_column("value", overflow="fold")
+    for name, value in facts.items():
+        table.add_row(name, "-" if value is None else str(value))
+    return table
 
 
 def show(*parts: object) -> None:

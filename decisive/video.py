@@ -68,6 +68,7 @@ class VideoWriter:
             self.frames += 1
 
     def __enter__(self) -> VideoWriter:
+        """Start; the file is opened by the first frame."""
         return self
 
     def __exit__(
@@ -76,6 +77,7 @@ class VideoWriter:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
+        """Put the film in its place, or throw it away after an error."""
         try:
             if self._sink is not None:
                 self._sink.close()

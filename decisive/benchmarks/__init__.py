@@ -1,0 +1,1 @@
+"""Definitions of the benchmark tables and the recipes behind their rows."""

@@ -1,0 +1,120 @@
+"""Recipes: how each method is trained on each task. The benchmarks and `train --recipe` use them.
+
+A recipe is named `<task>-<method>`, like the shipped policies. Everything that differs from the
+defaults of the policy's config and of `TrainConfig` stands here and nowhere else. All methods of a
+task have the same budget of CPU-seconds and were tuned with equal effort, on the stream `select`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+METHODS = ("mse", "mdn", "ibc")
+CPU_SECONDS = 60.0
+"""Budget of one training, in CPU-seconds of training steps, the same for every method."""
+
+
+@dataclass(frozen=True)
+class Task:
+    """An environment with its options, and how it is demonstrated.
+
+    Attributes:
+        env: environment id.
+        options: its options.
+        title: what tables call it.
+        noise: standard deviation of the noise on the recorded experts' executed actions, in the
+            unit of the action (metres).
+    """
+
+    env: str
+    title: str
+    options: Mapping[str, Any] = field(default_factory=dict)
+    noise: float = 0.001
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How one method is trained on one task.
+
+    Attributes:
+        task: a key of `TASKS`.
+        method: a key of `agents.POLICIES`.
+        policy: settings of the policy that differ from its defaults, nested as its config is.
+        train: settings of `TrainConfig` that differ from its defaults.
+        selection_episodes: episodes of the stream `select` at each choice of a checkpoint.
+    """
+
+    task: str
+    method: str
+    policy: Mapping[str, Any] = field(default_factory=dict)
+    train: Mapping[str, Any] = field(default_factory=dict)
+    selection_episodes: int = 20
+
+
+TASKS: dict[str, Task] = {
+    "block-push": Task("decisive/BlockPush-v0", "push"),
+    "block-push-multimodal": Task("decisive/BlockPushMultimodal-v0", "multimodal push"),
+    "block-insertion": Task("decisive/BlockInsertion-v0", "insertion, one slot"),
+    "block-insertion-two-slots": Task(
+        "decisive/BlockInsertion-v0", "insertion, two slots", {"slots": 2}
+    ),
+    "block-sorting": Task("decisive/BlockSorting-v0", "sorting, 4 + 4 blocks"),
+    "block-push-multimodal-push": Task(
+        "decisive/BlockPushMultimodal-v0", "multimodal push, push primitives", {"control": "push"}
+    ),
+    "block-sorting-push": Task(
+        "decisive/BlockSorting-v0", "sorting, push primitives", {"control": "push"}
+    ),
+}
+
+# Deltas at 10 Hz: one decision commits a tenth of a second.
+_DELTA_POLICY: dict[str, Mapping[str, Any]] = {
+    "mse": {"width": 256},
+    "mdn": {"width": 256, "n_components": 8},
+    "ibc": {
+        "width": 128,
+        "n_negatives": 64,
+        "dfo": {"n_samples": 256, "n_iterations": 6, "noise_std": 0.33, "decay": 0.5},
+    },
+}
+
+# Push primitives: one decision commits a whole push.
+_PUSH_POLICY: dict[str, Mapping[str, Any]] = {
+    "mse": {"width": 256},
+    "mdn": {"width": 256, "n_components": 8},
+    "ibc": {
+        "width": 128,
+        "n_negatives": 64,
+        "dfo": {"n_samples": 512, "n_iterations": 8, "noise_std": 0.2, "decay": 0.6},
+    },
+}
+
+_TRAIN: dict[str, Mapping[str, Any]] = {
+    "mse": {"batch_size": 256, "cpu_seconds": CPU_SECONDS},
+    "mdn": {"batch_size": 256, "cpu_seconds": CPU_SECONDS},
+    "ibc": {"batch_size": 128, "cpu_seconds": CPU_SECONDS},
+}
+
+
+def _recipe(task: str, method: str) -> Recipe:
+    policy = _PUSH_POLICY if TASKS[task].options.get("control") == "push" else _DELTA_POLICY
+    return Recipe(task, method, policy[method], _TRAIN[method])
+
+
+RECIPES: dict[str, Recipe] = {
+    f"{task}-{method}": _recipe(task, method) for task in TASKS for method in METHODS
+}
+"""Every recipe by name. To tune one alone: `RECIPES["block-push-ibc"] = Recipe(...)` below."""
+
+
+def find_recipe(name: str) -> Recipe:
+    """A recipe by name.
+
+    Raises:
+        ValueError: if there is none; the known ones are listed.
+    """
+    if name not in RECIPES:
+        raise ValueError(f"unknown recipe {name!r}; known: {', '.join(RECIPES)}")
+    return RECIPES[name]

@@ -1,0 +1,204 @@
+"""`decisive data`: show, export and import demonstration data sets."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Annotated, Any
+
+import numpy as np
+import tyro
+
+from decisive import tables
+from decisive.arguments import Flag, OptionalText, Settings, check_writable, parse
+from decisive.data_files import is_file_name, write_demonstrations
+from decisive.options import parse_options
+from learning.demonstrations import Demonstrations, load_demonstrations
+
+USAGE = """usage: decisive data info|export|import ...
+
+Show, export and import demonstration data sets: Minari (HDF5), the plain .npz layout of
+docs/data.md, and robomimic-style HDF5.
+
+Examples:
+  decisive data info push-diverse-v0
+  decisive data export push-diverse-v0 push.npz
+  decisive data import door-human_demos.npz door-human-v0
+
+`decisive data info --help` and so on list the options.
+"""
+
+Name = Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="NAME")]
+
+
+@dataclass(frozen=True)
+class Info:
+    """Show what a data set holds.
+
+    Examples:
+      decisive data info push-diverse-v0
+      decisive data info ../shared/data/adroit_dapg/door-human_demos.npz --json
+    """
+
+    name: Name
+    """Minari data set, or a file .npz or .hdf5."""
+    json: Flag = False
+    """Print one JSON object instead of a table."""
+
+
+@dataclass(frozen=True)
+class Export:
+    """Write a data set to a file.
+
+    Examples:
+      decisive data export push-diverse-v0 push.npz
+      decisive data export push-diverse-v0 push.hdf5 --episodes 50
+    """
+
+    name: Name
+    """Minari data set, or a file."""
+    out: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="FILE")]
+    """File to write: .npz (docs/data.md) or .hdf5 (as robomimic writes it)."""
+    episodes: int | None = None
+    """Only the first episodes."""
+    overwrite: Flag = False
+    """Replace a file of this name."""
+
+
+@dataclass(frozen=True)
+class Import:
+    """Make a file a Minari data set.
+
+    Examples:
+      decisive data import door-human_demos.npz door-human-v0
+      decisive data import push.hdf5 push-v0 --env decisive/BlockPush-v0 --license CC-BY-4.0
+    """
+
+    file: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="FILE")]
+    """File .npz or .hdf5."""
+    name: Name
+    """Id of the Minari data set; -v0 is added if it has no version."""
+    env: OptionalText = None
+    """Environment that the demonstrations are of: training then chooses checkpoints in it."""
+    settings: Settings = ()
+    """Option of that environment, such as slots=2; give --set once for each."""
+    license: OptionalText = None
+    """Licence of the data, for model cards."""
+    overwrite: Flag = False
+    """Replace a data set of this name."""
+
+
+def main(argv: Sequence[str]) -> int:
+    """Run the verb."""
+    actions: dict[str, Callable[[Sequence[str]], None]] = {
+        "info": _info,
+        "export": _export,
+        "import": _import,
+    }
+    if not argv or argv[0] in ("-h", "--help"):
+        print(USAGE, end="")
+        if argv:
+            raise SystemExit(0)
+        return 0
+    if argv[0] not in actions:
+        raise ValueError(f"expected one of {', '.join(actions)}, got {argv[0]!r}")
+    actions[argv[0]](argv[1:])
+    return 0
+
+
+def describe(demos: Demonstrations) -> dict[str, Any]:
+    """What a data set holds, as JSON."""
+    lengths = demos.lengths
+    returns = np.add.reduceat(demos.rewards, demos.episode_offsets[:-1])
+    return {
+        "episodes": demos.n_episodes,
+        "rows": len(demos),
+        "length": {
+            "min": int(lengths.min()),
+            "median": float(np.median(lengths)),
+            "max": int(lengths.max()),
+        },
+        "return_mean": float(returns.mean()),
+        "terminated": None if demos.terminated is None else int(demos.terminated.sum()),
+        "observations": {
+            key: {"shape": list(value.shape[1:]), "dtype": str(value.dtype)}
+            for key, value in demos.observations.items()
+        },
+        "actions": {
+            "dimensions": int(demos.actions.shape[1]),
+            "low": [_finite(v) for v in demos.action_low],
+            "high": [_finite(v) for v in demos.action_high],
+            "smallest": demos.actions.min(axis=0).tolist(),
+            "largest": demos.actions.max(axis=0).tolist(),
+        },
+        "meta": demos.meta,
+    }
+
+
+def _finite(value: float) -> float | None:
+    """A bound as JSON, which knows no infinity."""
+    return float(value) if np.isfinite(value) else None
+
+
+def _info(argv: Sequence[str]) -> None:
+    arguments = parse(Info, argv, "data info")
+    told = describe(load_demonstrations(arguments.name))
+    if arguments.json:
+        print(json.dumps(told, indent=2))
+        return
+    length, actions = told["length"], told["actions"]
+    rows = {
+        "episodes": told["episodes"],
+        "actions": told["rows"],
+        "steps an episode": f"{length['min']} to {length['max']}, median {length['median']:g}",
+        "ended by themselves": told["terminated"],
+        "mean return": f"{told['return_mean']:.4g}",
+        **{
+            f"observation {key}": f"{tuple(value['shape'])} {value['dtype']}"
+            for key, value in told["observations"].items()
+        },
+        "action": f"({actions['dimensions']},) in [{_row(actions['low'])}], "
+        f"[{_row(actions['high'])}]",
+        "actions recorded": f"[{_row(actions['smallest'])}] to [{_row(actions['largest'])}]",
+    }
+    hidden = ("observation_fields", "action_fields", "parts")
+    rows |= {key: value for key, value in told["meta"].items() if key not in hidden}
+    tables.show(tables.facts_table(rows, arguments.name))
+
+
+def _row(values: Sequence[float | None]) -> str:
+    shown = ["inf" if value is None else f"{value:.3g}" for value in values[:6]]
+    return ", ".join(shown) + (", ..." if len(values) > 6 else "")
+
+
+def _export(argv: Sequence[str]) -> None:
+    arguments = parse(Export, argv, "data export")
+    if not is_file_name(arguments.out):
+        raise ValueError(f"name a file ending in .npz or .hdf5, got {arguments.out!r}")
+    check_writable(arguments.out)
+    demos = load_demonstrations(arguments.name)
+    if arguments.episodes is not None:
+        demos = demos.episodes(arguments.episodes)
+    print(write_demonstrations(demos, arguments.out, arguments.overwrite))
+
+
+def _import(argv: Sequence[str]) -> None:
+    arguments = parse(Import, argv, "data import")
+    demos = load_demonstrations(arguments.file)
+    told: dict[str, Any] = {}
+    if arguments.env is not None:
+        told["env"] = arguments.env
+        told["env_options"] = parse_options(arguments.env, arguments.settings)
+    elif arguments.settings:
+        raise ValueError("--set needs --env: which environment's option is it?")
+    if arguments.license is not None:
+        told["license"] = arguments.license
+    if is_file_name(arguments.name):
+        raise ValueError(f"name a Minari data set, not a file: {arguments.name!r}")
+    name = arguments.name
+    if not re.search(r"-v\d+$", name):
+        name += "-v0"
+    demos = replace(demos, meta={**demos.meta, **told})
+    print(write_demonstrations(demos, name, arguments.overwrite))

@@ -21,7 +21,7 @@ STEPS_PER_BLOCK = {"delta": 30, "push": 6}
 _SPACING = 0.055
 _FEW = 8
 _AREA_FEW = ((0.30, 0.50), (-0.10, 0.10))
-_AREA_MANY = ((0.30, 0.60), (-0.12, 0.12))
+_AREA_MANY = ((0.30, 0.58), (-0.12, 0.12))
 _ZONE_DEPTH = 0.20
 
 
@@ -33,7 +33,7 @@ class BlockSortingEnv(TabletopEnv):
     the vector alone: blues first, always in the same order. Of n blocks `ceil(n / 2)` are blue.
 
     The effector starts at (0.25, 0), the 30 mm cubes scattered at any yaw over x 0.30 to 0.50,
-    |y| < 0.10 (x to 0.60, |y| < 0.12 with more than 8), centres at least 55 mm apart: none is in
+    |y| < 0.10 (x to 0.58, |y| < 0.12 with more than 8), centres at least 55 mm apart: none is in
     place. A block is in place while its centre lies beyond its zone's edge, at any x and any yaw;
     the painted strip shows the zone's first 200 mm. `score`: fraction of blocks in place; success:
     all of them. The distance behind the reward is the sum over blocks of what is missing in y.

@@ -12,7 +12,12 @@ from numpy.typing import NDArray
 from envs.tabletop.effectors import RADIUS
 from envs.tabletop.push_primitive import MAX_PUSH
 from envs.tabletop.scene import WORKSPACE_HIGH, WORKSPACE_LOW
-from envs.tabletop.steering import face_headings
+from envs.tabletop.steering import (
+    face_headings,
+    nearest_face,
+    see_face,
+    wrap_angle,
+)
 
 if TYPE_CHECKING:
     from envs.tabletop.sorting import BlockSortingEnv
@@ -23,6 +28,12 @@ Array = NDArray[np.float64]
 _HALF = 0.015
 _MARGIN = 0.018
 """How far behind the zone's edge a block's centre is aimed: neighbours may still nudge it back."""
+
+_CONTACT = _HALF + RADIUS
+_FASTEST = 0.029
+"""Advance per control step in metres, while pushing and moving alike."""
+_TURN_GAIN = 0.015
+"""Contact offset per heading error (m/rad): turns a 30 mm cube by about the error in two steps."""
 
 
 def _check_mode(mode: str) -> bool:
@@ -62,6 +73,81 @@ class _Push:
     action: Array
 
 
+def limit_axes(delta: Array, longest: float) -> Array:
+    """`delta` shortened so that neither component exceeds `longest` metres."""
+    largest = float(np.abs(delta).max())
+    return delta if largest <= longest else delta * (longest / largest)
+
+
+class RoutePlanner:
+    """Shortest way of the finger between blocks: a visibility graph over points around each block.
+
+    Circling discs one at a time gets stuck where discs overlap, which they do among many blocks.
+    """
+
+    _RING = 0.040
+    _GAP = 0.0015
+
+    def __init__(self, weights: Array | None = None) -> None:
+        """Remember `(8 n,)` factors on the length of ways by each point, if routes shall differ."""
+        self._weights = weights
+
+    def waypoint(self, finger: Array, goal: Array, poses: Array) -> Array:
+        """Next point to head straight for.
+
+        Args:
+            finger: `(2,)` in metres.
+            goal: `(2,)` in metres.
+            poses: `(n, 3)` of all blocks.
+        """
+        if self._free(finger[None], goal[None], poses)[0]:
+            return goal
+        angles = np.arange(8) * (math.pi / 4)
+        ring = self._RING * np.stack([np.cos(angles), np.sin(angles)], -1)
+        points = (poses[:, None, :2] + ring).reshape(-1, 2)
+        weights = np.ones(len(points)) if self._weights is None else self._weights
+        keep = (square_distance(points, poses, _HALF) > RADIUS + self._GAP).all(axis=1)
+        keep &= ((points > WORKSPACE_LOW) & (points < WORKSPACE_HIGH)).all(axis=1)
+        points, weights = points[keep], weights[keep]
+        nodes = np.concatenate([finger[None], points, goal[None]])
+        first, second = np.triu_indices(len(nodes), 1)
+        free = self._free(nodes[first], nodes[second], poses)
+        lengths = np.full((len(nodes), len(nodes)), np.inf)
+        lengths[first[free], second[free]] = np.hypot(*(nodes[first] - nodes[second])[free].T)
+        lengths = np.minimum(lengths, lengths.T)
+        lengths[1:-1] *= weights[:, None]
+        path = _shortest(lengths)
+        return goal if path is None else nodes[path]
+
+    def _free(self, a: Array, b: Array, poses: Array) -> NDArray[np.bool_]:
+        """Whether straight ways keep off all blocks; leaving a block one touches is allowed."""
+        fractions = np.linspace(0.0, 1.0, 12)
+        points = a[:, None] + (b - a)[:, None] * fractions[:, None]
+        gaps = square_distance(points.reshape(-1, 2), poses, _HALF).reshape(len(a), 12, -1)
+        need = np.minimum(RADIUS + self._GAP, gaps[:, :1] + 0.0005)
+        return np.asarray((gaps >= need)[:, 1:].all(axis=(1, 2)))
+
+
+def _shortest(lengths: Array) -> int | None:
+    """First node after 0 on the shortest way from node 0 to the last one (Dijkstra), or None."""
+    n = len(lengths)
+    best = np.full(n, np.inf)
+    best[-1] = 0.0
+    following = np.full(n, -1)
+    open_ = np.ones(n, dtype=bool)
+    for _ in range(n):
+        node = int(np.argmin(np.where(open_, best, np.inf)))
+        if not np.isfinite(best[node]) or not open_[node]:
+            return None
+        if node == 0:
+            return int(following[0])
+        open_[node] = False
+        through = best[node] + lengths[:, node]
+        better = open_ & (through < best)
+        best[better], following[better] = through[better], node
+    return None
+
+
 class SortPrimitiveExpert:
     """Sorts by whole pushes through the centre of a face, one or two per block.
 
@@ -89,7 +175,8 @@ class SortPrimitiveExpert:
         poses = self._env.scene.block_poses()
         pushes = self._pushes(poses)
         if not pushes:
-            return np.zeros(4, np.float32)
+            here = np.clip(self._env.target, WORKSPACE_LOW, WORKSPACE_HIGH)
+            return np.array([*here, 0.0, 0.0], np.float32)
         clean = [push for push in pushes if push.clean]
         if self._diverse:
             best = max(push.value for push in pushes)
@@ -124,15 +211,12 @@ class SortPrimitiveExpert:
             length = min(missing / gain, longest)
         else:
             length = min(0.06, longest)  # sideways, out of a jam
-        # Stay on the table's reachable part.
         center = poses[block, :2]
-        room = np.where(forward > 0, WORKSPACE_HIGH - center, center - WORKSPACE_LOW) - 0.03
-        length = min(length, float((room / np.maximum(np.abs(forward), 1e-9)).min()))
-        if length < 0.005:
-            return None
+        end = center + forward * length
+        strayed = max(_stray(end[0]) - _stray(center[0]), 0.0)
         harm, touched = self._harm(poses, block, forward, length)
-        value = gain * length - harm
-        clean = gain > 0.6 and gain * length > missing - 1e-6 and not touched
+        value = gain * length - harm - 3.0 * strayed
+        clean = gain > 0.6 and gain * length > missing - 1e-6 and not touched and strayed == 0.0
         start = center - forward * (_HALF + RADIUS + run_up)
         return _Push(
             block, value, clean, np.concatenate([start, forward * (run_up + length)])
@@ -164,7 +248,14 @@ class SortPrimitiveExpert:
         setback = np.where(setback < 0, 0.5 * setback * (1 - across / self._CORRIDOR), setback)
         placed = env.signs * poses[:, 1] > env.zone_edge
         setback = np.where(placed & (setback < 0), 0.0, setback)
-        return float(setback[hit].sum() + 0.01 * hit.sum()), bool(hit.any())
+        strayed = _stray(poses[:, 0] + carried * forward[0]) - _stray(poses[:, 0])
+        harm = setback + 0.01 + 3.0 * np.maximum(strayed, 0.0)
+        return float(harm[hit].sum()), bool(hit.any())
+
+
+def _stray(x: Any) -> Any:
+    """How far blocks at x lie outside the part of the table that is easy to work on, in metres."""
+    return np.maximum(np.maximum(x - 0.59, 0.21 - x), 0.0)
 
 
 def _straightness(push: _Push) -> float:
@@ -172,7 +263,15 @@ def _straightness(push: _Push) -> float:
 
 
 class SortExpert:
-    """Sorts by displacements."""
+    """Sorts by displacements: walks behind a block, pushes it over the edge, takes the next.
+
+    `consistent` takes the cheapest block: way to go, way to push, blocks in between. `diverse`
+    draws a taste for each block that changes the order, the face among the useful ones, the way
+    around blocks, and the speed.
+    """
+
+    _PATIENCE = 30
+    """Steps after which a block is left for another."""
 
     def __init__(
         self, env: BlockSortingEnv, mode: Mode = "consistent", seed: int | None = None
@@ -180,7 +279,76 @@ class SortExpert:
         """Draw the episode's style from `seed`; `consistent` draws nothing."""
         self._diverse = _check_mode(mode)
         self._env = env
+        self._rng = np.random.default_rng(seed)
+        n = env.n_blocks
+        self._speed = _FASTEST * (self._rng.uniform(0.7, 1.0) if self._diverse else 1.0)
+        self._taste = self._rng.uniform(0.0, 0.10, n) if self._diverse else np.zeros(n)
+        self._routes = RoutePlanner(self._rng.uniform(1.0, 1.5, 8 * n) if self._diverse else None)
+        self._block, self._face, self._age = -1, 0, 0
 
     def act(self, obs: Any, info: dict[str, Any]) -> NDArray[np.float32]:
-        """Placeholder until the delta expert lands."""
-        raise NotImplementedError
+        """`(2,)` displacement in metres. Reads the simulator, not `obs`."""
+        env = self._env
+        poses = env.scene.block_poses()
+        missing = env.zone_edge - env.signs * poses[:, 1]
+        self._age += 1
+        done = self._block < 0 or missing[self._block] < -0.003
+        if done or self._age > self._PATIENCE:
+            self._choose(poses, missing)
+        if self._block < 0:
+            return np.zeros(2, np.float32)
+        return self._push(poses).astype(np.float32)
+
+    def _push(self, poses: Array) -> Array:
+        finger = self._env.target
+        block = poses[self._block]
+        wanted = self._heading(block)
+        face = see_face(finger, block, self._face)
+        error = wrap_angle(wanted - face.heading)
+        if abs(error) > math.radians(60):
+            self._face = nearest_face(block.tolist(), wanted)
+            face = see_face(finger, block, self._face)
+            error = wrap_angle(wanted - face.heading)
+        across = float(np.clip(-_TURN_GAIN * error, -0.8 * _HALF, 0.8 * _HALF))
+        behind = face.along < -_CONTACT + 0.005 and abs(face.across) < _HALF
+        if behind and face.along > -_CONTACT - 0.03:
+            goal = face.point(-_CONTACT + self._speed, across)
+            return limit_axes(goal - finger, self._speed)
+        stage = face.point(-_CONTACT - 0.006, across)
+        waypoint = self._routes.waypoint(finger, stage, poses)
+        return limit_axes(waypoint - finger, self._speed)
+
+    def _heading(self, block: Array) -> float:
+        """Direction in which to push: across the edge, and back to the middle from the far ends."""
+        toward = float(np.clip(block[0], 0.26, 0.56) - block[0])
+        return math.atan2(0.1 * self._env.signs[self._block], toward)
+
+    def _choose(self, poses: Array, missing: Array) -> None:
+        """Take the cheapest block that is not in place, another one than the one given up."""
+        env = self._env
+        given_up, self._block, self._age = self._block, -1, 0
+        best = math.inf
+        for block in np.flatnonzero(missing > 0):
+            cost = self._cost(poses, missing, int(block)) + self._taste[block]
+            if block == given_up:
+                cost += 1.0
+            if cost < best:
+                best, self._block = cost, int(block)
+        if self._block >= 0:
+            heading = env.signs[self._block] * math.pi / 2
+            self._face = nearest_face(poses[self._block].tolist(), heading)
+
+    def _cost(self, poses: Array, missing: Array, block: int) -> float:
+        env = self._env
+        sign = env.signs[block]
+        x, y, _ = poses[block]
+        stage = np.array([x, y - sign * (_HALF + RADIUS + 0.012)])
+        others = np.delete(poses, block, axis=0)
+        cost = float(np.hypot(*(stage - env.target))) + float(missing[block])
+        cost += 0.05 * int((square_distance(stage[None], others, _HALF) < RADIUS + 0.004).sum())
+        ahead = sign * (others[:, 1] - y)
+        in_way = (np.abs(others[:, 0] - x) < 2.3 * _HALF) & (ahead > 0)
+        in_way &= ahead < missing[block] + 2 * _HALF
+        hostile = np.delete(env.signs, block) != sign
+        cost += 0.15 * int((in_way & hostile).sum()) + 0.02 * int(in_way.sum())
+        return cost

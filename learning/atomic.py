@@ -95,7 +95,7 @@ def _old_name(folder: Path) -> Path:
 
 
 def _exchange(first: Path, second: Path) -> bool:
-    """Swap two folders in one system call; False where the system cannot (not Linux, some disks)."""
+    """Swap two folders in one system call; False where the system or the disk cannot."""
     if not sys.platform.startswith("linux"):
         return False
     try:

@@ -4,9 +4,12 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from learning.demonstrations import Demonstrations
+
+_LAID_OUT_BYTES = 2**28
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,24 +31,27 @@ class Batch:
 
 
 class DemoTensors:
-    """Demonstrations as tensors on one device, and their windows."""
+    """Demonstrations as tensors on one device, and their windows.
+
+    Small arrays are laid out window by window, one gather a batch; large ones (pixels) stay as they
+    are, uint8, and are gathered through row numbers.
+    """
 
     def __init__(
         self, demos: Demonstrations, n_obs_steps: int, horizon: int, device: torch.device
     ) -> None:
-        """Copy the arrays to the device; pixels stay uint8."""
+        """Copy the arrays to the device."""
         windows = demos.windows(n_obs_steps, horizon)
+        self._n_rows = len(demos)
         self._observations = {
-            key: torch.from_numpy(np.ascontiguousarray(value)).to(device)
+            key: _Windowed(value, windows.observations, device)
             for key, value in demos.observations.items()
         }
-        self._actions = torch.from_numpy(np.ascontiguousarray(demos.actions)).to(device)
-        self._observation_rows = torch.from_numpy(windows.observations).to(device)
-        self._action_rows = torch.from_numpy(windows.actions).to(device)
+        self._actions = _Windowed(demos.actions, windows.actions, device)
 
     def __len__(self) -> int:
         """Number of windows, one a row."""
-        return len(self._actions)
+        return self._n_rows
 
     def batch(self, rows: Tensor) -> Batch:
         """The windows of these rows.
@@ -53,22 +59,39 @@ class DemoTensors:
         Args:
             rows: `(B,)` int64 on the device.
         """
-        seen = self._observation_rows.index_select(0, rows)
-        done = self._action_rows.index_select(0, rows)
         return Batch(
-            observations={
-                key: value.index_select(0, seen.view(-1)).view(*seen.shape, *value.shape[1:])
-                for key, value in self._observations.items()
-            },
-            actions=self._actions.index_select(0, done.view(-1)).view(*done.shape, -1),
+            observations={key: value.take(rows) for key, value in self._observations.items()},
+            actions=self._actions.take(rows),
         )
+
+
+class _Windowed:
+    """An array `(N, ...)` seen through windows `(N, T)`."""
+
+    def __init__(self, array: np.ndarray, windows: NDArray[np.int64], device: torch.device) -> None:
+        width = windows.shape[1]
+        self._windows: Tensor | None = None
+        if array.nbytes * width <= _LAID_OUT_BYTES:
+            array = array[windows]
+        elif width == 1:
+            array = array[:, None]
+        else:
+            self._windows = torch.from_numpy(windows).to(device)
+        self._values = torch.from_numpy(np.ascontiguousarray(array)).to(device)
+
+    def take(self, rows: Tensor) -> Tensor:
+        if self._windows is None:
+            return self._values.index_select(0, rows)
+        inner = self._windows.index_select(0, rows)
+        taken = self._values.index_select(0, inner.view(-1))
+        return taken.view(*inner.shape, *self._values.shape[1:])
 
 
 class BatchOrder:
     """Which rows make the batch of a step: epochs of permutations, laid end to end.
 
-    A function of (seed, step) alone, so that a resumed training sees the same data and every process
-    of a distributed one its own share of the same global batch.
+    A function of (seed, step) alone, so that a resumed training sees the same data, and every
+    process of a distributed one its own share of the same global batch.
     """
 
     def __init__(

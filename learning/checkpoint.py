@@ -94,7 +94,9 @@ def find_checkpoint(folder: str | Path) -> Path:
     )
 
 
-def load_tensors(module: nn.Module, tensors: Mapping[str, Tensor], where: str = "checkpoint") -> None:
+def load_tensors(
+    module: nn.Module, tensors: Mapping[str, Tensor], where: str = "checkpoint"
+) -> None:
     """Copy tensors into a module whose names, shapes and kinds must match exactly.
 
     Args:

@@ -317,9 +317,7 @@ def _check_observations(observations: dict[str, np.ndarray], n_rows: int, name: 
         )
         if not right:
             expected = "(N, D) float32" if key == "state" else "(N, H, W, 3) uint8"
-            raise ValueError(
-                f"{name} {key!r} must be {expected}, got {value.shape} {value.dtype}"
-            )
+            raise ValueError(f"{name} {key!r} must be {expected}, got {value.shape} {value.dtype}")
 
 
 def _check_offsets(offsets: IndexArray, n_rows: int) -> None:
@@ -380,6 +378,4 @@ def _check_same_spaces(head: Demonstrations, part: Demonstrations, number: int) 
         ("action_fields", head.meta.get("action_fields"), part.meta.get("action_fields")),
     ):
         if mine != theirs:
-            raise ValueError(
-                f"data set {number} has other {name}: expected {mine}, got {theirs}"
-            )
+            raise ValueError(f"data set {number} has other {name}: expected {mine}, got {theirs}")

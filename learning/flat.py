@@ -67,6 +67,12 @@ class FlatParameters:
         grads = self.grads
         norms = [torch.linalg.vector_norm(grad) for grad in grads]
         norm = norms[0] if len(norms) == 1 else torch.linalg.vector_norm(torch.stack(norms))
+        if norm.device.type == "cpu":
+            # Looking at the number is free here, and mostly saves the pass; a GPU would wait.
+            value = float(norm)
+            if value <= largest:
+                return
+            norm = torch.tensor(value)
         scale = (largest / (norm + 1e-6)).clamp_(max=1.0)
         for grad in grads:
             grad.mul_(scale)

@@ -5,7 +5,6 @@
 
 import hashlib
 import math
-import random
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
@@ -17,6 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
+from learning.adamw import FlatAdamW
 from learning.batches import Batch, BatchOrder, DemoTensors
 from learning.checkpoint import CheckpointError, save_checkpoint
 from learning.demonstrations import Demonstrations
@@ -208,9 +208,7 @@ class _Loss(nn.Module):
         super().__init__()
         self.model = model
 
-    def forward(
-        self, batch: Batch, generator: torch.Generator
-    ) -> tuple[Tensor, dict[str, Tensor]]:
+    def forward(self, batch: Batch, generator: torch.Generator) -> tuple[Tensor, dict[str, Tensor]]:
         return cast(Trainable, self.model).loss(batch, generator)
 
 
@@ -235,7 +233,7 @@ class _Run:
         )
         self.model.to(ranks.device)
         self.parameters = FlatParameters(self.model, matrices_apart=config.weight_decay > 0)
-        self.optimizer = _optimizer(self.parameters, config)
+        self.optimizer = FlatAdamW(self.parameters, config.weight_decay)
         self.ema = None if config.ema_decay is None else Ema(self.parameters, config.ema_decay)
         self.generator = torch.Generator(ranks.device)
         self.generator.manual_seed(config.seed * 1_000_003 + ranks.rank)
@@ -265,9 +263,7 @@ class _Run:
         if self.ranks.world > 1:
             # A policy may leave a part unused at some steps (a proposal that warms up).
             forward = DistributedDataParallel(forward, find_unused_parameters=True)
-        log = TrainLog(
-            self.out, self.at.step, self.ranks.first, self.config.tensorboard, progress
-        )
+        log = TrainLog(self.out, self.at.step, self.ranks.first, self.config.tensorboard, progress)
         with log:
             if not self.at.finished:
                 self._loop(forward, evaluate, log)
@@ -324,16 +320,13 @@ class _Run:
 
     def _step(self, forward: nn.Module, fraction: float) -> tuple[Tensor, dict[str, Tensor]]:
         config, step = self.config, self.at.step
-        lr = learning_rate(config, step, fraction)
-        for group in self.optimizer.param_groups:
-            group["lr"] = lr
         rows = self.order.rows(step).to(self.ranks.device, non_blocking=True)
         loss, values = forward(self.data.batch(rows), self.generator)
         self.parameters.zero_grad()
         loss.backward()
         if config.grad_clip is not None:
             self.parameters.clip_grad(config.grad_clip)
-        self.optimizer.step()
+        self.optimizer.step(learning_rate(config, step, fraction))
         if self.ema is not None:
             self.ema.update(step)
         return loss.detach(), values
@@ -448,7 +441,7 @@ class _Run:
 
 
 class _Averaged:
-    """Evaluation mode with averaged weights; the random numbers of the process are put back."""
+    """Evaluation mode with averaged weights; torch's random numbers are put back."""
 
     def __init__(self, model: nn.Module, ema: Ema | None) -> None:
         self._model = model
@@ -457,7 +450,6 @@ class _Averaged:
     def __enter__(self) -> None:
         self._fork = torch.random.fork_rng(enabled=True)
         self._fork.__enter__()
-        self._python, self._numpy = random.getstate(), np.random.get_state()
         self._training = self._model.training
         self._model.eval()
         if self._swap is not None:
@@ -467,8 +459,6 @@ class _Averaged:
         if self._swap is not None:
             self._swap.__exit__(*error)
         self._model.train(self._training)
-        random.setstate(self._python)
-        np.random.set_state(self._numpy)
         self._fork.__exit__(*error)
 
 
@@ -482,14 +472,6 @@ def learning_rate(config: TrainConfig, step: int, fraction: float) -> float:
     """
     rise = min(1.0, (step + 1) / config.warmup_steps) if config.warmup_steps else 1.0
     return config.lr * rise * 0.5 * (1 + math.cos(math.pi * min(fraction, 1.0)))
-
-
-def _optimizer(parameters: FlatParameters, config: TrainConfig) -> torch.optim.Optimizer:
-    groups = [
-        {"params": [flat], "weight_decay": config.weight_decay if index == 0 else 0.0}
-        for index, flat in enumerate(parameters.tensors)
-    ]
-    return torch.optim.AdamW(groups, config.lr, fused=True)
 
 
 def _window_sizes(model: nn.Module) -> tuple[int, int]:

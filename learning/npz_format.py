@@ -89,7 +89,12 @@ def write_npz(demos: Demonstrations, path: str | Path, compress: bool = True) ->
         OSError: if it cannot be written; an old file is untouched.
     """
     buffer = io.BytesIO()
-    (np.savez_compressed if compress else np.savez)(buffer, **to_arrays(demos))
+    with zipfile.ZipFile(
+        buffer, "w", zipfile.ZIP_DEFLATED if compress else zipfile.ZIP_STORED
+    ) as archive:
+        for name, array in to_arrays(demos).items():
+            with archive.open(f"{name}.npy", "w", force_zip64=True) as file:
+                np.lib.format.write_array(file, np.asarray(array), allow_pickle=False)
     write_file(Path(path), buffer.getvalue())
 
 

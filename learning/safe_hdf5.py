@@ -123,8 +123,8 @@ class SafeFile:
             if link is None:
                 raise _Refused(f"has no {path}")
             if not isinstance(link, h5py.HardLink):
-                kind = "external link" if isinstance(link, h5py.ExternalLink) else "soft link"
-                raise _Refused(f"{path} is an {kind}; links are refused".replace("an soft", "a soft"))
+                kind = "an external" if isinstance(link, h5py.ExternalLink) else "a soft"
+                raise _Refused(f"{path} is {kind} link; only what the file itself holds is read")
 
     def _check_dataset(self, item: h5py.Dataset, path: str, ndim: int | None) -> None:
         shape, dtype = item.shape, item.dtype

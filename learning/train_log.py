@@ -54,7 +54,7 @@ class TrainLog:
         self._path = out / METRICS_FILE
         self._writing = writing
         self.history = read_metrics(self._path, last_step) if last_step else []
-        self._board: SummaryWriter | None = None
+        self._board: "SummaryWriter | None" = None
         self._bar: Progress | None = None
         self._shown: dict[str, float] = {}
         if not writing:
@@ -62,9 +62,9 @@ class TrainLog:
         write_file(self._path, "".join(json.dumps(row) + "\n" for row in self.history).encode())
         if tensorboard:
             # Imported late: it takes seconds.
-            from torch.utils.tensorboard import SummaryWriter
+            from torch.utils import tensorboard as boards
 
-            self._board = SummaryWriter(str(out / "tensorboard"), purge_step=last_step + 1)
+            self._board = boards.SummaryWriter(str(out / "tensorboard"), purge_step=last_step + 1)
         if sys.stdout.isatty() if progress is None else progress:
             self._bar = Progress(
                 TextColumn("step {task.fields[step]}"),

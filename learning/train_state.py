@@ -7,9 +7,9 @@ from typing import Any
 
 import safetensors
 import safetensors.torch
-import torch
 from torch import Tensor, nn
 
+from learning.adamw import FlatAdamW
 from learning.atomic import write_file
 from learning.checkpoint import CheckpointError
 from learning.ema import Ema
@@ -49,22 +49,18 @@ def read_state(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     return tensors, values
 
 
-def training_tensors(
-    model: nn.Module, optimizer: torch.optim.Optimizer, ema: Ema | None
-) -> dict[str, Tensor]:
+def training_tensors(model: nn.Module, optimizer: FlatAdamW, ema: Ema | None) -> dict[str, Tensor]:
     """Everything that a step changes in model, optimiser and average, by name."""
     tensors = {f"model/{name}": value for name, value in model.state_dict().items()}
     if ema is not None:
         tensors |= {f"ema/{index}": value for index, value in enumerate(ema.tensors)}
-    for index, slots in optimizer.state_dict()["state"].items():
-        tensors |= {f"optimizer/{index}/{name}": value for name, value in slots.items()}
-    return tensors
+    return tensors | {f"optimizer/{name}": value for name, value in optimizer.state().items()}
 
 
 def restore_training(
     tensors: Mapping[str, Tensor],
     model: nn.Module,
-    optimizer: torch.optim.Optimizer,
+    optimizer: FlatAdamW,
     ema: Ema | None,
 ) -> None:
     """Put back what `training_tensors` gave.
@@ -77,12 +73,7 @@ def restore_training(
         if ema is not None:
             for index, average in enumerate(ema.tensors):
                 average.copy_(tensors[f"ema/{index}"])
-        slots: dict[int, dict[str, Tensor]] = {}
-        for name, value in _under(tensors, "optimizer/").items():
-            index, _, slot = name.partition("/")
-            slots.setdefault(int(index), {})[slot] = value
-        groups = optimizer.state_dict()["param_groups"]
-        optimizer.load_state_dict({"state": slots, "param_groups": groups})
+        optimizer.load(_under(tensors, "optimizer/"))
     except (RuntimeError, KeyError, ValueError) as error:
         detail = " ".join(str(error).split())[:200]
         raise CheckpointError(

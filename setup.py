@@ -1,6 +1,9 @@
 """Name, version, dependencies and entry points: here, because colcon reads setup.py."""
 
+from pathlib import Path
+
 from setuptools import find_packages, setup
+from setuptools.command.build_py import build_py
 
 CORE = [
     "gymnasium>=1.2,<2",
@@ -40,6 +43,28 @@ ROS_FILES = [
     ("share/decisive", ["package.xml"]),
 ]
 
+# Gymnasium 1.x has no plugin entry points, and its ids shall be known without an import of ours:
+# see decisive/gymnasium_plugin.py. A half removed installation must not trouble other programs.
+PLUGIN = "decisive_gymnasium.pth"
+PLUGIN_LINE = (
+    "import sys; exec('try:\\n from decisive.gymnasium_plugin import install\\n"
+    " install()\\nexcept Exception: pass')\n"
+)
+
+
+class BuildWithPlugin(build_py):
+    """Puts the start-up line beside the packages, in wheels and in editable installations."""
+
+    def run(self) -> None:
+        """Build the packages and write the line."""
+        super().run()
+        if self.editable_mode:
+            root = self.get_finalized_command("install").install_lib
+        else:
+            root = self.build_lib
+        (Path(root) / PLUGIN).write_text(PLUGIN_LINE)
+
+
 setup(
     name="decisive",
     version="0.1.0",
@@ -49,6 +74,7 @@ setup(
     license="Apache-2.0",
     python_requires=">=3.11,<3.13",
     package_dir={"": "."},
+    cmdclass={"build_py": BuildWithPlugin},
     packages=find_packages(
         include=[
             f"{room}{below}"

@@ -20,10 +20,14 @@ ENV_IDS: tuple[str, ...] = tuple(_ENTRY_POINTS)
 def register_envs() -> None:
     """Register every environment of this package with Gymnasium; a second call changes nothing.
 
-    The `gymnasium.envs` entry point calls this, so `gymnasium.make` needs no import of ours.
-    Nothing but the names is loaded here. No step limit is registered: the environments truncate by
-    themselves, at their own limit or at the one `gymnasium.make(..., max_episode_steps=n)` gives.
+    Importing this package calls it. Where the project is installed, Gymnasium knows the ids without
+    any import of ours. Nothing but the names is loaded here. No step limit is registered: the
+    environments truncate by themselves, at their own limit or at the one that
+    `gymnasium.make(..., max_episode_steps=n)` gives.
     """
     for env_id, entry_point in _ENTRY_POINTS.items():
         if env_id not in registry:
             register(env_id, entry_point=entry_point, additional_wrappers=(_EPISODE_LIMIT,))
+
+
+register_envs()

@@ -272,6 +272,8 @@ class SortExpert:
 
     _PATIENCE = 30
     """Steps after which a block is left for another."""
+    _ASIDE = np.radians([0.0, 25.0, -25.0, 50.0, -50.0, 80.0, -80.0])
+    """Directions considered, relative to straight across the edge."""
 
     def __init__(
         self, env: BlockSortingEnv, mode: Mode = "consistent", seed: int | None = None
@@ -285,6 +287,7 @@ class SortExpert:
         self._taste = self._rng.uniform(0.0, 0.10, n) if self._diverse else np.zeros(n)
         self._routes = RoutePlanner(self._rng.uniform(1.0, 1.5, 8 * n) if self._diverse else None)
         self._block, self._face, self._age = -1, 0, 0
+        self._wanted = 0.0
 
     def act(self, obs: Any, info: dict[str, Any]) -> NDArray[np.float32]:
         """`(2,)` displacement in metres. Reads the simulator, not `obs`."""
@@ -302,15 +305,17 @@ class SortExpert:
     def _push(self, poses: Array) -> Array:
         finger = self._env.target
         block = poses[self._block]
-        wanted = self._heading(block)
         face = see_face(finger, block, self._face)
-        error = wrap_angle(wanted - face.heading)
-        if abs(error) > math.radians(60):
-            self._face = nearest_face(block.tolist(), wanted)
-            face = see_face(finger, block, self._face)
-            error = wrap_angle(wanted - face.heading)
-        across = float(np.clip(-_TURN_GAIN * error, -0.8 * _HALF, 0.8 * _HALF))
         behind = face.along < -_CONTACT + 0.005 and abs(face.across) < _HALF
+        if behind and face.along > -_CONTACT - 0.006:
+            self._wanted = self._best_heading(poses, self._block)[1]
+        error = wrap_angle(self._wanted - face.heading)
+        if abs(error) > math.radians(60):
+            self._face = nearest_face(block.tolist(), self._wanted)
+            face = see_face(finger, block, self._face)
+            error = wrap_angle(self._wanted - face.heading)
+            behind = face.along < -_CONTACT + 0.005 and abs(face.across) < _HALF
+        across = float(np.clip(-_TURN_GAIN * error, -0.8 * _HALF, 0.8 * _HALF))
         if behind and face.along > -_CONTACT - 0.03:
             goal = face.point(-_CONTACT + self._speed, across)
             return limit_axes(goal - finger, self._speed)
@@ -318,37 +323,52 @@ class SortExpert:
         waypoint = self._routes.waypoint(finger, stage, poses)
         return limit_axes(waypoint - finger, self._speed)
 
-    def _heading(self, block: Array) -> float:
-        """Direction in which to push: across the edge, and back to the middle from the far ends."""
-        toward = float(np.clip(block[0], 0.26, 0.56) - block[0])
-        return math.atan2(0.1 * self._env.signs[self._block], toward)
-
     def _choose(self, poses: Array, missing: Array) -> None:
         """Take the cheapest block that is not in place, another one than the one given up."""
-        env = self._env
         given_up, self._block, self._age = self._block, -1, 0
         best = math.inf
         for block in np.flatnonzero(missing > 0):
-            cost = self._cost(poses, missing, int(block)) + self._taste[block]
+            blocked, heading = self._best_heading(poses, int(block))
+            cost = blocked + self._cost(poses, missing, int(block), heading) + self._taste[block]
             if block == given_up:
                 cost += 1.0
             if cost < best:
-                best, self._block = cost, int(block)
+                best, self._block, self._wanted = cost, int(block), heading
         if self._block >= 0:
-            heading = env.signs[self._block] * math.pi / 2
-            self._face = nearest_face(poses[self._block].tolist(), heading)
+            self._face = nearest_face(poses[self._block].tolist(), self._wanted)
 
-    def _cost(self, poses: Array, missing: Array, block: int) -> float:
+    def _best_heading(self, poses: Array, block: int) -> tuple[float, float]:
+        """Direction (rad, world) in which to push a block, and what stands in that way (metres).
+
+        Straight across the edge, or aside where a block of the other colour is ahead: pushed on, it
+        would have to come all the way back.
+        """
         env = self._env
-        sign = env.signs[block]
         x, y, _ = poses[block]
-        stage = np.array([x, y - sign * (_HALF + RADIUS + 0.012)])
+        sign = env.signs[block]
+        headings = sign * math.pi / 2 + self._ASIDE
+        forward = np.stack([np.cos(headings), np.sin(headings)])
+        offset = np.delete(poses[:, :2], block, axis=0) - poses[block, :2]
+        along = offset @ forward
+        across = np.abs(offset @ np.stack([-forward[1], forward[0]]))
+        missing = max(env.zone_edge - sign * y, 0.0)
+        length = np.minimum(missing / np.maximum(sign * forward[1], 0.3), 0.12)
+        reach = length + 2.6 * _HALF
+        hit = (along > 0) & (along < reach) & (across < 2.5 * _HALF)
+        hostile = (np.delete(env.signs, block) != sign)[:, None]
+        near = 1.0 - 0.5 * along / reach
+        cost = (hit * near * np.where(hostile, 0.25, 0.02)).sum(axis=0)
+        cost = cost + 0.04 * np.abs(self._ASIDE)
+        # Back to the middle from the far ends of the table.
+        cost = cost + 2.0 * np.maximum(_stray(x + 0.08 * forward[0]) - _stray(x), 0.0)
+        best = int(np.argmin(cost))
+        return float(cost[best]), float(headings[best])
+
+    def _cost(self, poses: Array, missing: Array, block: int, heading: float) -> float:
+        """Way to go and to push, and whether the finger has room behind the block, in metres."""
+        away = np.array([math.cos(heading), math.sin(heading)]) * (_CONTACT + 0.006)
+        stage = poses[block, :2] - away
         others = np.delete(poses, block, axis=0)
-        cost = float(np.hypot(*(stage - env.target))) + float(missing[block])
-        cost += 0.05 * int((square_distance(stage[None], others, _HALF) < RADIUS + 0.004).sum())
-        ahead = sign * (others[:, 1] - y)
-        in_way = (np.abs(others[:, 0] - x) < 2.3 * _HALF) & (ahead > 0)
-        in_way &= ahead < missing[block] + 2 * _HALF
-        hostile = np.delete(env.signs, block) != sign
-        cost += 0.15 * int((in_way & hostile).sum()) + 0.02 * int(in_way.sum())
-        return cost
+        cost = float(np.hypot(*(stage - self._env.target))) + 0.5 * float(missing[block])
+        room = square_distance(stage[None], others, _HALF) > RADIUS + 0.002
+        return cost + 0.08 * float((~room).sum())

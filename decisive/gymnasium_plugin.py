@@ -1,6 +1,6 @@
 """Makes Gymnasium know our environments without an import of ours.
 
-Gymnasium 1.0 dropped its plugin entry points. So `decisive_gymnasium.pth`, which is installed beside
+Gymnasium 1.0 dropped its plugin entry points. So `decisive_gymnasium.pth`, installed beside
 the packages (see setup.py), calls `install` when Python starts. That must stay cheap: it puts one
 finder in front of the import system, which waits for `gymnasium.envs`, steps aside, and registers
 our ids as soon as that package is loaded.

@@ -65,25 +65,27 @@ find_python() {
     # ROS's Python packages belong to the system's Python, and to no other.
     [ -n "$ROS" ] && candidates=(/usr/bin/python3 "${candidates[@]}")
     [ -n "${PYTHON:-}" ] && candidates=("$PYTHON")
+    [ -z "${PYTHON:-}" ] && [ -n "${HOME:-}" ] && candidates+=("$HOME"/.pyenv/versions/3.1[12].*/bin/python)
     for candidate in "${candidates[@]}"; do
         if command -v "$candidate" >/dev/null && supported "$candidate"; then
             command -v "$candidate"
             return
         fi
     done
-    for candidate in "${HOME:-/root}"/.pyenv/versions/3.1[12].*/bin/python; do
-        if [ -z "${PYTHON:-}" ] && [ -x "$candidate" ] && supported "$candidate"; then
-            echo "$candidate"
-            return
-        fi
-    done
     return 1
+}
+
+# Keeps a good .venv: somebody may have put a CPU build of torch in first.
+usable_venv() {
+    supported $VENV/bin/python && $VENV/bin/python -m pip --version >/dev/null 2>&1 || return 1
+    [ -z "${PYTHON:-}" ] || [ "$(python_version "$PYTHON")" = "$(python_version $VENV/bin/python)" ]
 }
 
 create_venv() {
     local python version
-    if supported $VENV/bin/python && $VENV/bin/python -m pip --version >/dev/null 2>&1; then
-        return  # Keep it: somebody may have put a CPU build of torch in first.
+    if usable_venv; then
+        need_compiler $VENV/bin/python
+        return
     fi
     python=$(find_python) || die "needs Python 3.11 or 3.12${PYTHON:+, PYTHON=$PYTHON is neither};" \
         "install one (Debian 12, Ubuntu 24.04: sudo apt-get install python3 python3-venv)"
@@ -92,28 +94,37 @@ create_venv() {
         install_packages "python$version-venv" && "$python" -c 'import ensurepip, venv' 2>/dev/null ||
             die "$python has no venv module; sudo apt-get install python$version-venv"
     fi
+    need_compiler "$python"
     say "creating $VENV with Python $version ($python)"
     "$python" -m venv --clear ${ROS:+--system-site-packages} $VENV
 }
 
 # --- PyBullet: wheels exist for CPython 3.11 only ----------------------------------------------
 
-compile_pybullet() {
-    [ "$(python_version $VENV/bin/python)" = 3.12 ] || return 0
-    local pin missing=() include
-    pin=$(grep '^pybullet==' requirements.lock)
-    ls "$WHEELS/pybullet-${pin#*==}-cp312-"*"_$(uname -m).whl" >/dev/null 2>&1 && return
-    include=$($VENV/bin/python -c 'import sysconfig; print(sysconfig.get_paths()["include"])')
+has_pybullet_wheel() {
+    local version
+    version=$(sed -n 's/^pybullet==//p' requirements.lock)
+    ls "$WHEELS/pybullet-$version-cp312-"*"_$(uname -m).whl" >/dev/null 2>&1
+}
+
+# Before anything is made or downloaded: can this machine compile, if it must?
+need_compiler() {
+    local missing=() include
+    [ "$(python_version "$1")" = 3.12 ] && ! has_pybullet_wheel || return 0
+    include=$("$1" -c 'import sysconfig; print(sysconfig.get_paths()["include"])')
     command -v g++ >/dev/null || missing+=(g++)
     [ -e "$include/Python.h" ] || missing+=(python3.12-dev)
-    if [ ${#missing[@]} != 0 ]; then
-        install_packages "${missing[@]}" ||
-            die "PyBullet compiles on Python 3.12 and needs ${missing[*]};" \
-                "sudo apt-get install ${missing[*]} (or use Python 3.11)"
-    fi
+    [ ${#missing[@]} = 0 ] || install_packages "${missing[@]}" ||
+        die "PyBullet compiles on Python 3.12 and needs ${missing[*]};" \
+            "sudo apt-get install ${missing[*]} (or use Python 3.11: PYTHON=python3.11 make ...)"
+}
+
+compile_pybullet() {
+    [ "$(python_version $VENV/bin/python)" = 3.12 ] && ! has_pybullet_wheel || return 0
     say "compiling PyBullet for Python 3.12, about five minutes, once; the wheel stays in $WHEELS/"
     # Beside, then renamed: a wheel in $WHEELS is a whole one.
-    $VENV/bin/python -m pip wheel --quiet --no-deps --wheel-dir $WHEELS/partial "$pin"
+    $VENV/bin/python -m pip wheel --quiet --no-deps --wheel-dir $WHEELS/partial \
+        "$(grep '^pybullet==' requirements.lock)"
     mv $WHEELS/partial/pybullet-*.whl $WHEELS/
     rmdir $WHEELS/partial
 }

@@ -65,7 +65,7 @@ find_python() {
     # ROS's Python packages belong to the system's Python, and to no other.
     [ -n "$ROS" ] && candidates=(/usr/bin/python3 "${candidates[@]}")
     [ -n "${PYTHON:-}" ] && candidates=("$PYTHON")
-    [ -z "${PYTHON:-}" ] && [ -n "${HOME:-}" ] && candidates+=("$HOME"/.pyenv/versions/3.1[12].*/bin/python)
+    [ -n "${PYTHON:-}" ] || candidates+=("${HOME:-}"/.pyenv/versions/3.1[12].*/bin/python)
     for candidate in "${candidates[@]}"; do
         if command -v "$candidate" >/dev/null && supported "$candidate"; then
             command -v "$candidate"
@@ -134,8 +134,11 @@ install_lock() {
     # Where a ROS 2 is sourced its own packages are used, never the wheels.
     if [ -n "$ROS" ]; then grep -v '^ros-' requirements.lock >$lock; else cp requirements.lock $lock; fi
     mkdir -p $WHEELS
+    local quiet=--quiet
+    [ ! -t 1 ] || quiet=  # somebody watches: show what is downloaded
     say "installing $(grep -c == $lock) packages of requirements.lock"
-    $VENV/bin/python -m pip install --quiet --disable-pip-version-check --find-links $WHEELS -r $lock
+    $VENV/bin/python -m pip install $quiet --disable-pip-version-check \
+        --find-links $WHEELS --requirement $lock
     $VENV/bin/python -m pip install --quiet --disable-pip-version-check \
         --no-deps --no-build-isolation --editable .
 }

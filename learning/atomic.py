@@ -27,11 +27,27 @@ def write_file(path: Path, data: bytes) -> None:
     Raises:
         OSError: if the disk is full or the folder cannot be written; the old file is untouched.
     """
+    with new_file(path) as beside:
+        beside.write_bytes(data)
+
+
+@contextmanager
+def new_file(path: Path) -> Iterator[Path]:
+    """Write a file beside `path` and put it there when the block ends without an error.
+
+    Args:
+        path: the final place; its folder must exist.
+
+    Yields:
+        The path to write to.
+
+    Raises:
+        OSError: if the disk is full or the folder cannot be written; the old file is untouched.
+    """
     beside = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.new")
     try:
-        with open(beside, "wb") as file:
-            file.write(data)
-            file.flush()
+        yield beside
+        with open(beside, "rb") as file:
             os.fsync(file.fileno())
         os.replace(beside, path)
     except BaseException:

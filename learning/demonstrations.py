@@ -264,10 +264,24 @@ def as_float32(values: NDArray[Any], name: str) -> FloatArray:
         raise ValueError(f"{name} must be numbers, got {values.dtype}")
     with np.errstate(over="ignore"):
         result = values.astype(np.float32)
-    if values.dtype.kind == "f" and values.dtype.itemsize > 4:
-        if bool((np.isinf(result) & np.isfinite(values)).any()):
-            raise ValueError(f"{name} holds values too large for float32")
+    if values.dtype == np.float64 and bool((np.isinf(result) & np.isfinite(values)).any()):
+        raise ValueError(f"{name} holds values too large for float32")
     return result
+
+
+def join_rows(parts: list[np.ndarray], name: str) -> np.ndarray:
+    """Concatenate the arrays of all episodes.
+
+    Raises:
+        ValueError: naming the first episode whose rows have another shape or kind.
+    """
+    for index, part in enumerate(parts):
+        if part.shape[1:] != parts[0].shape[1:] or part.dtype != parts[0].dtype:
+            raise ValueError(
+                f"episode {index}: {name} has rows of {part.shape[1:]} {part.dtype}, "
+                f"episode 0 of {parts[0].shape[1:]} {parts[0].dtype}"
+            )
+    return np.concatenate(parts)
 
 
 def _offsets(lengths: IndexArray) -> IndexArray:

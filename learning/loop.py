@@ -366,7 +366,8 @@ class _Run:
         }
 
     def _validate(self) -> dict[str, float]:
-        assert self.held is not None and isinstance(self.model, Trainable)
+        assert self.held is not None
+        assert isinstance(self.model, Trainable)
         n_rows = min(len(self.held), self.config.validate_samples)
         rows = torch.linspace(0, len(self.held) - 1, n_rows).round().long().to(self.ranks.device)
         generator = torch.Generator(self.ranks.device).manual_seed(self.config.seed)

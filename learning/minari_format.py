@@ -20,7 +20,7 @@ import numpy as np
 from gymnasium import spaces
 
 from learning.atomic import new_folder
-from learning.demonstrations import Demonstrations, as_float32, clip_actions
+from learning.demonstrations import Demonstrations, as_float32, clip_actions, join_rows
 from learning.safe_hdf5 import MAX_BYTES, SafeFile, open_hdf5
 
 META_KEY = "decisive"
@@ -257,7 +257,9 @@ def _read_metadata(path: Path) -> dict[str, Any]:
     try:
         metadata = json.loads(path.read_bytes())
     except (ValueError, RecursionError) as error:
-        raise ValueError(f"{path}: not valid JSON: {' '.join(str(error).split())[:160]}") from None
+        raise ValueError(
+            f"{path}: not valid JSON: {' '.join_rows(str(error).split())[:160]}"
+        ) from None
     if not isinstance(metadata, dict):
         raise ValueError(f"{path}: must hold a JSON object, got {type(metadata).__name__}")
     if metadata.get("data_format", "hdf5") != "hdf5":
@@ -294,15 +296,15 @@ def _read_episodes(file: SafeFile, metadata: dict[str, Any]) -> Demonstrations:
                 f"episode {index}: {len(rewards[-1])} rewards for {len(actions[-1])} actions"
             )
     low, high = _action_bounds(metadata, actions[0].shape[1])
-    clipped_actions, clipped = clip_actions(join(actions, "actions"), low, high)
+    clipped_actions, clipped = clip_actions(join_rows(actions, "actions"), low, high)
     if clipped["clipped"]:
         meta.update(clipped)
     repeated = meta.pop("final_observation", None) == "repeated"
     lengths = np.array([len(value) for value in actions], np.int64)
     return Demonstrations(
-        observations={k: join([v[:-1] for v in values], k) for k, values in rows.items()},
+        observations={k: join_rows([v[:-1] for v in values], k) for k, values in rows.items()},
         actions=clipped_actions,
-        rewards=as_float32(join(rewards, "rewards"), "rewards"),
+        rewards=as_float32(join_rows(rewards, "rewards"), "rewards"),
         episode_offsets=np.concatenate([np.zeros(1, np.int64), np.cumsum(lengths)]),
         action_low=low,
         action_high=high,
@@ -314,21 +316,6 @@ def _read_episodes(file: SafeFile, metadata: dict[str, Any]) -> Demonstrations:
         ),
         terminated=np.array(ended, np.bool_),
     )
-
-
-def join(parts: list[np.ndarray], name: str) -> np.ndarray:
-    """Concatenate the arrays of all episodes.
-
-    Raises:
-        ValueError: naming the first episode whose rows have another shape or kind.
-    """
-    for index, part in enumerate(parts):
-        if part.shape[1:] != parts[0].shape[1:] or part.dtype != parts[0].dtype:
-            raise ValueError(
-                f"episode {index}: {name} has rows of {part.shape[1:]} {part.dtype}, "
-                f"episode 0 of {parts[0].shape[1:]} {parts[0].dtype}"
-            )
-    return np.concatenate(parts)
 
 
 def _read_observation(file: SafeFile, path: str) -> dict[str, np.ndarray]:

@@ -88,14 +88,19 @@ def write_npz(demos: Demonstrations, path: str | Path, compress: bool = True) ->
     Raises:
         OSError: if it cannot be written; an old file is untouched.
     """
+    write_file(Path(path), pack_arrays(to_arrays(demos), compress))
+
+
+def pack_arrays(arrays: dict[str, np.ndarray], compress: bool = True) -> bytes:
+    """The content of an `.npz` file; unlike `np.savez` it cannot pickle."""
     buffer = io.BytesIO()
     with zipfile.ZipFile(
         buffer, "w", zipfile.ZIP_DEFLATED if compress else zipfile.ZIP_STORED
     ) as archive:
-        for name, array in to_arrays(demos).items():
+        for name, array in arrays.items():
             with archive.open(f"{name}.npy", "w", force_zip64=True) as file:
                 np.lib.format.write_array(file, np.asarray(array), allow_pickle=False)
-    write_file(Path(path), buffer.getvalue())
+    return buffer.getvalue()
 
 
 def to_arrays(demos: Demonstrations) -> dict[str, np.ndarray]:

@@ -30,9 +30,9 @@ def read_metrics(path: Path, last_step: int | None = None) -> list[dict[str, Any
             row = json.loads(line)
         except ValueError:
             continue
-        if isinstance(row, dict) and isinstance(row.get("step"), int):
-            if last_step is None or row["step"] <= last_step:
-                rows.append(row)
+        step = row.get("step") if isinstance(row, dict) else None
+        if isinstance(step, int) and (last_step is None or step <= last_step):
+            rows.append(row)
     return rows
 
 
@@ -54,7 +54,7 @@ class TrainLog:
         self._path = out / METRICS_FILE
         self._writing = writing
         self.history = read_metrics(self._path, last_step) if last_step else []
-        self._board: "SummaryWriter | None" = None
+        self._board: SummaryWriter | None = None
         self._bar: Progress | None = None
         self._shown: dict[str, float] = {}
         if not writing:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -23,10 +24,17 @@ if TYPE_CHECKING:
     from envs.tabletop.insertion import BlockInsertionEnv
 
 Mode = Literal["consistent", "diverse"]
+Phase = Literal["start", "sideways", "forward", "nudge", "retreat"]
 Array = NDArray[np.float64]
 _HALF = 0.02
 _CONTACT = _HALF + RADIUS
 _MAX_STEP = 0.028
+_GATE = 0.05
+"""Nearer to the mouth than this, a block that is out of line is brought back (metres)."""
+_RESTART = 0.11
+_ENTRY = 0.0235
+"""Depth (negative) at which the front face is about to meet the mouth."""
+"""How far from the mouth it is brought."""
 
 
 class _Style:
@@ -54,8 +62,33 @@ class _Style:
             self.speed = float(rng.uniform(0.75, 1.15))
 
 
-def _face_index(yaw_error: float, world_yaw: float, heading: float, turn: int) -> int:
-    raise NotImplementedError
+@dataclass(frozen=True)
+class _View:
+    """What the expert looks at: finger and block in the world, block in the slot's frame."""
+
+    finger: Array
+    block: tuple[float, float, float]
+    slot: Array
+    depth: float
+    offset: float
+    yaw: float
+
+    @property
+    def front_offset(self) -> float:
+        """Offset of the middle of the block's front face, which has to meet the mouth."""
+        return self.offset + _HALF * math.sin(self.yaw)
+
+    def in_slot(self, point: Array) -> tuple[float, float]:
+        """World point in the slot's frame."""
+        delta = point - self.slot[:2]
+        cos, sin = math.cos(self.slot[2]), math.sin(self.slot[2])
+        return float(cos * delta[0] + sin * delta[1]), float(cos * delta[1] - sin * delta[0])
+
+    def to_world(self, point: tuple[float, float]) -> Array:
+        """Inverse of `in_slot`."""
+        cos, sin = math.cos(self.slot[2]), math.sin(self.slot[2])
+        x, y = point
+        return self.slot[:2] + np.array([cos * x - sin * y, sin * x + cos * y])
 
 
 class InsertionExpert:
@@ -72,58 +105,96 @@ class InsertionExpert:
         """Draw the episode's style from `seed`; `consistent` draws nothing."""
         self._env = env
         self._style = _Style(env, mode, seed)
+        self._phase: Phase = "start"
+        self._nudges = 0
+        self._still = 0
+        self._last_depth = -math.inf
 
     def act(self, obs: Any, info: dict[str, Any]) -> NDArray[np.float32]:
         """`(2,)` displacement in metres. Reads the simulator, not `obs`."""
         env = self._env
-        slot = env.slot_poses[self._style.slot]
-        block = env.scene.pose(env.scene.blocks[0])
-        depth, offset, _ = env.block_in_slot(self._style.slot)
-        finger = env.target
-        angle = self._angle(finger, block, slot)
-        if self._on_axis(depth, offset, angle):
-            delta = self._forward(finger, block, slot, depth, offset)
-        else:
-            delta = self._sideways(finger, block, slot, offset)
+        view = _View(
+            env.target,
+            env.scene.pose(env.scene.blocks[0]),
+            env.slot_poses[self._style.slot],
+            *env.block_in_slot(self._style.slot),
+        )
+        self._phase = self._next_phase(view)
+        delta = {
+            "sideways": self._sideways,
+            "forward": self._forward,
+            "nudge": self._nudge,
+            "retreat": self._retreat,
+        }[self._phase](view)
         return np.clip(delta, -0.03, 0.03).astype(np.float32)
 
-    @staticmethod
-    def _angle(finger: Array, block: tuple[float, float, float], slot: Array) -> float:
-        """Direction from block to finger in the slot's frame, measured from straight behind."""
-        away = finger - np.array(block[:2])
-        return abs(wrap_angle(math.atan2(away[1], away[0]) - slot[2] - math.pi))
+    def _next_phase(self, view: _View) -> Phase:
+        moved = abs(view.depth - self._last_depth) > 0.0005
+        self._still = 0 if moved else self._still + 1
+        self._last_depth = view.depth
+        depth, offset = view.depth, abs(view.offset)
+        if self._phase == "retreat" and depth > -_RESTART:
+            return "retreat"
+        if self._phase == "nudge":
+            if abs(view.yaw) > math.radians(2) and self._still < 12:
+                return "nudge"
+            self._nudges += 1
+            self._still = 0
+            return "forward"
+        before_mouth = max(0.0, -_ENTRY - depth)
+        if depth > -_GATE:
+            askew = abs(view.yaw) > math.radians(5) + 20.0 * before_mouth
+            apart = abs(view.front_offset) > 0.0025 + 0.15 * before_mouth
+            jammed = depth > -_ENTRY and self._still > 5
+            if depth > -_ENTRY and (askew or jammed) and offset < 0.009 and self._nudges < 3:
+                return "nudge"
+            if (askew and depth < 0.0) or apart or jammed:
+                self._nudges = 0
+                return "retreat"
+            return "forward"
+        # Wide while steering along the axis, narrow while coming towards it from the side.
+        room = 0.007 + 0.2 * max(0.0, -depth - 0.06) if self._phase != "sideways" else 0.004
+        return "forward" if offset < room else "sideways"
 
-    @staticmethod
-    def _on_axis(depth: float, offset: float, angle: float) -> bool:
-        """Whether to push along the axis now.
+    def _retreat(self, view: _View) -> Array:
+        """Sideways out of the mouth's way, where no finger fits in front of the block; then back."""
+        outward = 1 if view.offset > 0 else -1
+        if view.depth > -0.062 and abs(view.offset) < 0.052:
+            heading = view.slot[2] + outward * math.radians(105)
+            return self._push(view, heading, 0.012, outward)
+        return self._push(view, view.slot[2] + math.pi, 0.014, -outward)
 
-        The corridor is wide for a finger behind the block and narrow for one at its side: where
-        the finger is takes the place of a memory.
-        """
-        behind = max(0.0, 1.0 - angle / math.radians(60))
-        room = max(0.0, -depth - 0.06)
-        return abs(offset) < 0.004 + behind * (0.003 + 0.2 * room) or depth > -0.022
+    def _nudge(self, view: _View) -> Array:
+        """Turn a block that has caught a corner at the mouth straight, from behind its far side."""
+        side = -1.0 if view.yaw > 0 else 1.0
+        along = min(view.depth - 0.007, -RADIUS - 0.002)
+        x, y = view.in_slot(view.finger)
+        if side * y > _CONTACT - 0.004 and abs(x - along) < 0.004:
+            aim = (along, side * (side * y - 0.006))
+        elif side * y > _CONTACT + 0.008:
+            aim = (along, side * (_CONTACT + 0.012))
+        else:
+            away = (view.depth - 0.045, side * (_CONTACT + 0.014))
+            aim = away if side * y < _CONTACT + 0.004 else (along, away[1])
+            if x > view.depth - 0.04 and side * y < _CONTACT:
+                aim = (view.depth - 0.045, y)
+        return limit_step(view.to_world(aim) - view.finger, _MAX_STEP)
 
-    def _forward(
-        self, finger: Array, block: tuple[float, float, float], slot: Array, depth: float, offset: float
-    ) -> Array:
-        size = abs(offset)
-        wanted = -math.copysign(min(size / 0.03, 0.5 * math.sqrt(16 * size), 0.5), offset)
-        speed = 0.014 * self._style.speed if depth < -0.05 else 0.006
-        return self._push(finger, block, slot[2] + wanted, speed)
+    def _forward(self, view: _View) -> Array:
+        size = abs(view.offset)
+        wanted = -math.copysign(min(size / 0.03, 0.5 * math.sqrt(16 * size), 0.5), view.offset)
+        speed = 0.014 * self._style.speed if view.depth < -0.065 else 0.006
+        return self._push(view, view.slot[2] + wanted, speed, self._style.side)
 
-    def _sideways(
-        self, finger: Array, block: tuple[float, float, float], slot: Array, offset: float
-    ) -> Array:
-        heading = slot[2] - math.copysign(math.pi / 2, offset)
-        speed = min(0.014 * self._style.speed, max(0.002, abs(offset)))
-        return self._push(finger, block, heading, speed)
+    def _sideways(self, view: _View) -> Array:
+        heading = view.slot[2] - math.copysign(math.pi / 2, view.offset)
+        speed = min(0.014 * self._style.speed, max(0.002, abs(view.offset)))
+        return self._push(view, heading, speed, self._style.side)
 
-    def _push(
-        self, finger: Array, block: tuple[float, float, float], heading: float, speed: float
-    ) -> Array:
+    def _push(self, view: _View, heading: float, speed: float, side: int) -> Array:
+        finger, block = view.finger, view.block
         face, error = self._choose_face(finger, block, heading)
-        across = float(np.clip(-TURN_CONSTANT * error / 0.012, -0.016, 0.016))
+        across = float(np.clip(-TURN_CONSTANT * error / 0.009, -0.016, 0.016))
         gap = abs(face.across - across)
         touching = face.along < -_CONTACT + 0.006 and abs(face.across) < _HALF + 0.004
         if touching and face.along > -_CONTACT - 0.03 and gap < 0.02:
@@ -133,7 +204,10 @@ class InsertionExpert:
             return limit_step(goal - finger, _MAX_STEP)
         own = Circle((block[0], block[1]), _HALF * math.sqrt(2) + RADIUS + 0.004)
         goal = face.point(-_CONTACT - 0.014, across)
-        return navigate(finger, goal, [own], self._style.side, _MAX_STEP)
+        # Sent the long way round, a finger that is nearly there would circle the whole block.
+        if abs(wrap_angle(math.atan2(face.across, face.along) - math.pi)) < math.radians(60):
+            side = 0
+        return navigate(finger, goal, [own], side, _MAX_STEP)
 
     def _choose_face(
         self, finger: Array, block: tuple[float, float, float], heading: float

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from envs.tabletop.effectors import RADIUS
+from envs.tabletop.scene import WORKSPACE_HIGH, WORKSPACE_LOW
 from envs.tabletop.steering import (
     Circle,
     face_headings,
@@ -167,8 +168,10 @@ def axis_push(
     forwards = [np.array([math.cos(h), math.sin(h)]) for h in face_headings(float(block[2]))]
     starts = [block[:2] - forward * (half + RADIUS + run_up) for forward in forwards]
     ways = [float((goal - block[:2]) @ forward) for forward in forwards]
+    near = half * math.sqrt(2) + RADIUS
     free = [
-        bool((np.linalg.norm(others - start, axis=1) > half * math.sqrt(2) + RADIUS).all())
+        bool((np.linalg.norm(others - start, axis=1) > near).all())
+        and bool(((start > WORKSPACE_LOW) & (start < WORKSPACE_HIGH)).all())
         for start in starts
     ]
     ranked = sorted((i for i in range(4) if free[i]), key=lambda i: -ways[i])
@@ -180,7 +183,8 @@ def axis_push(
         # The best face is blocked: leave it sideways rather than backwards.
         face, distance = (ranked[0] if ranked else int(np.argmax(ways))), 0.03
     push = forwards[face] * (run_up + distance)
-    return np.concatenate([starts[face], push]).astype(np.float32)
+    start = np.clip(starts[face], WORKSPACE_LOW, WORKSPACE_HIGH)
+    return np.concatenate([start, push]).astype(np.float32)
 
 
 def _segment_distance(

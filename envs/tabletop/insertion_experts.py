@@ -62,6 +62,18 @@ class _Style:
             self.speed = float(rng.uniform(0.75, 1.15))
 
 
+def _drift(heading: float, turn: float) -> float:
+    """What to add to a turn so that the block does go where its face points (rad).
+
+    Bullet's friction is not quite isotropic: pushed along a world heading between about 18 and
+    50 degrees off the x axis, a block strays towards that axis by up to 6 degrees.
+    """
+    from_x = wrap_angle(2 * heading) / 2
+    if from_x * turn <= 0:
+        return 0.0
+    return math.copysign(min(0.1, 0.6 * max(0.0, abs(from_x) - 0.3)), turn)
+
+
 @dataclass(frozen=True)
 class _View:
     """What the expert looks at: finger and block in the world, block in the slot's frame."""
@@ -107,6 +119,7 @@ class InsertionExpert:
         self._style = _Style(env, mode, seed)
         self._phase: Phase = "start"
         self._nudges = 0
+        self._nudge_side = 1
         self._still = 0
         self._last_depth = -math.inf
 
@@ -136,7 +149,7 @@ class InsertionExpert:
         if self._phase == "retreat" and depth > -_RESTART:
             return "retreat"
         if self._phase == "nudge":
-            if abs(view.yaw) > math.radians(2) and self._still < 12:
+            if not self._nudged(view) and self._still < 14:
                 return "nudge"
             self._nudges += 1
             self._still = 0
@@ -147,6 +160,8 @@ class InsertionExpert:
             apart = abs(view.front_offset) > 0.0025 + 0.15 * before_mouth
             jammed = depth > -_ENTRY and self._still > 5
             if depth > -_ENTRY and (askew or jammed) and offset < 0.009 and self._nudges < 3:
+                self._nudge_side = -1 if view.yaw > 0 else 1
+                self._still = 0
                 return "nudge"
             if (askew and depth < 0.0) or apart or jammed:
                 self._nudges = 0
@@ -165,24 +180,35 @@ class InsertionExpert:
         return self._push(view, view.slot[2] + math.pi, 0.014, -outward)
 
     def _nudge(self, view: _View) -> Array:
-        """Turn a block that has caught a corner at the mouth straight, from behind its far side."""
-        side = -1.0 if view.yaw > 0 else 1.0
+        """Turn a block that has caught a corner at the mouth straight, from behind its far side.
+
+        The finger stops where a block that lies straight on the axis would touch it.
+        """
+        side = self._nudge_side
         along = min(view.depth - 0.007, -RADIUS - 0.002)
         x, y = view.in_slot(view.finger)
-        if side * y > _CONTACT - 0.004 and abs(x - along) < 0.004:
-            aim = (along, side * (side * y - 0.006))
-        elif side * y > _CONTACT + 0.008:
-            aim = (along, side * (_CONTACT + 0.012))
+        y *= side
+        behind = view.depth - 0.045
+        if y < _CONTACT - 0.001 and x > behind + 0.006:
+            aim = (behind, y)
+        elif y < _CONTACT + 0.009 and x < along - 0.006:
+            aim = (min(x, behind), _CONTACT + 0.014)
+        elif abs(x - along) > 0.003:
+            aim = (along, max(y, _CONTACT + 0.012))
         else:
-            away = (view.depth - 0.045, side * (_CONTACT + 0.014))
-            aim = away if side * y < _CONTACT + 0.004 else (along, away[1])
-            if x > view.depth - 0.04 and side * y < _CONTACT:
-                aim = (view.depth - 0.045, y)
-        return limit_step(view.to_world(aim) - view.finger, _MAX_STEP)
+            aim = (along, max(y - 0.006, _CONTACT))
+        return limit_step(view.to_world((aim[0], side * aim[1])) - view.finger, _MAX_STEP)
+
+    def _nudged(self, view: _View) -> bool:
+        """Whether the nudge has ended."""
+        return self._nudge_side * view.in_slot(view.finger)[1] < _CONTACT + 0.0005 and (
+            view.in_slot(view.finger)[0] > view.depth - 0.02
+        )
 
     def _forward(self, view: _View) -> Array:
         size = abs(view.offset)
         wanted = -math.copysign(min(size / 0.03, 0.5 * math.sqrt(16 * size), 0.5), view.offset)
+        wanted += _drift(view.slot[2] + wanted, wanted)
         speed = 0.014 * self._style.speed if view.depth < -0.065 else 0.006
         return self._push(view, view.slot[2] + wanted, speed, self._style.side)
 

@@ -32,6 +32,7 @@ _MARGIN = 0.018
 _CONTACT = _HALF + RADIUS
 _FASTEST = 0.029
 """Advance per control step in metres, while pushing and moving alike."""
+_FRACTIONS = np.linspace(0.0, 1.0, 12)
 _TURN_GAIN = 0.015
 """Contact offset per heading error (m/rad): turns a 30 mm cube by about the error in two steps."""
 
@@ -91,6 +92,11 @@ class RoutePlanner:
     def __init__(self, weights: Array | None = None) -> None:
         """Remember `(8 n,)` factors on the length of ways by each point, if routes shall differ."""
         self._weights = weights
+        self._waypoint: Array | None = None
+
+    def restart(self) -> None:
+        """Forget the way chosen: there is a new goal."""
+        self._waypoint = None
 
     def waypoint(self, finger: Array, goal: Array, poses: Array) -> Array:
         """Next point to head straight for.
@@ -100,8 +106,13 @@ class RoutePlanner:
             goal: `(2,)` in metres.
             poses: `(n, 3)` of all blocks.
         """
-        if self._free(finger[None], goal[None], poses)[0]:
+        if self._free(finger, goal[None], poses)[0]:
+            self._waypoint = None
             return goal
+        if self._waypoint is not None:  # keep to the way chosen while it is open
+            ahead = float(np.hypot(*(self._waypoint - finger))) > 0.008
+            if ahead and self._free(finger, self._waypoint[None], poses)[0]:
+                return self._waypoint
         angles = np.arange(8) * (math.pi / 4)
         ring = self._RING * np.stack([np.cos(angles), np.sin(angles)], -1)
         points = (poses[:, None, :2] + ring).reshape(-1, 2)
@@ -110,42 +121,44 @@ class RoutePlanner:
         keep &= ((points > WORKSPACE_LOW) & (points < WORKSPACE_HIGH)).all(axis=1)
         points, weights = points[keep], weights[keep]
         nodes = np.concatenate([finger[None], points, goal[None]])
-        first, second = np.triu_indices(len(nodes), 1)
-        free = self._free(nodes[first], nodes[second], poses)
-        lengths = np.full((len(nodes), len(nodes)), np.inf)
-        lengths[first[free], second[free]] = np.hypot(*(nodes[first] - nodes[second])[free].T)
-        lengths = np.minimum(lengths, lengths.T)
-        lengths[1:-1] *= weights[:, None]
-        path = _shortest(lengths)
-        return goal if path is None else nodes[path]
+        factors = np.concatenate([[1.0], weights, [1.0]])
+        path = self._search(nodes, factors, poses)
+        self._waypoint = goal if path is None else nodes[path]
+        return self._waypoint
 
-    def _free(self, a: Array, b: Array, poses: Array) -> NDArray[np.bool_]:
-        """Whether straight ways keep off all blocks; leaving a block one touches is allowed."""
-        fractions = np.linspace(0.0, 1.0, 12)
-        points = a[:, None] + (b - a)[:, None] * fractions[:, None]
-        gaps = square_distance(points.reshape(-1, 2), poses, _HALF).reshape(len(a), 12, -1)
+    def _search(self, nodes: Array, factors: Array, poses: Array) -> int | None:
+        """A* from the first node to the last: the node after the first, or None without a way."""
+        n = len(nodes)
+        to_goal = np.hypot(*(nodes - nodes[-1]).T)
+        best = np.full(n, np.inf)
+        best[0] = 0.0
+        parent = np.zeros(n, dtype=int)
+        open_ = np.ones(n, dtype=bool)
+        while True:
+            node = int(np.argmin(np.where(open_, best + to_goal, np.inf)))
+            if not open_[node] or not np.isfinite(best[node]):
+                return None
+            if node == n - 1:
+                while parent[node] != 0:
+                    node = int(parent[node])
+                return node
+            open_[node] = False
+            # Ways are looked at only from nodes that come up: most never do.
+            far = np.hypot(*(nodes - nodes[node]).T) * factors
+            nearer = np.flatnonzero(open_ & (best[node] + far < best))
+            nearer = nearer[self._free(nodes[node], nodes[nearer], poses)]
+            best[nearer], parent[nearer] = best[node] + far[nearer], node
+
+    def _free(self, start: Array, ends: Array, poses: Array) -> NDArray[np.bool_]:
+        """Whether straight ways from a point keep off all blocks.
+
+        Leaving a block one already touches is allowed.
+        """
+        points = start + (ends - start)[:, None] * _FRACTIONS[:, None]
+        gaps = square_distance(points.reshape(-1, 2), poses, _HALF)
+        gaps = gaps.reshape(len(ends), len(_FRACTIONS), -1)
         need = np.minimum(RADIUS + self._GAP, gaps[:, :1] + 0.0005)
         return np.asarray((gaps >= need)[:, 1:].all(axis=(1, 2)))
-
-
-def _shortest(lengths: Array) -> int | None:
-    """First node after 0 on the shortest way from node 0 to the last one (Dijkstra), or None."""
-    n = len(lengths)
-    best = np.full(n, np.inf)
-    best[-1] = 0.0
-    following = np.full(n, -1)
-    open_ = np.ones(n, dtype=bool)
-    for _ in range(n):
-        node = int(np.argmin(np.where(open_, best, np.inf)))
-        if not np.isfinite(best[node]) or not open_[node]:
-            return None
-        if node == 0:
-            return int(following[0])
-        open_[node] = False
-        through = best[node] + lengths[:, node]
-        better = open_ & (through < best)
-        best[better], following[better] = through[better], node
-    return None
 
 
 class SortPrimitiveExpert:
@@ -326,6 +339,7 @@ class SortExpert:
     def _choose(self, poses: Array, missing: Array) -> None:
         """Take the cheapest block that is not in place, another one than the one given up."""
         given_up, self._block, self._age = self._block, -1, 0
+        self._routes.restart()
         best = math.inf
         for block in np.flatnonzero(missing > 0):
             blocked, heading = self._best_heading(poses, int(block))

@@ -257,9 +257,7 @@ def _read_metadata(path: Path) -> dict[str, Any]:
     try:
         metadata = json.loads(path.read_bytes())
     except (ValueError, RecursionError) as error:
-        raise ValueError(
-            f"{path}: not valid JSON: {' '.join_rows(str(error).split())[:160]}"
-        ) from None
+        raise ValueError(f"{path}: not valid JSON: {' '.join(str(error).split())[:160]}") from None
     if not isinstance(metadata, dict):
         raise ValueError(f"{path}: must hold a JSON object, got {type(metadata).__name__}")
     if metadata.get("data_format", "hdf5") != "hdf5":

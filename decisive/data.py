@@ -163,7 +163,7 @@ def _info(argv: Sequence[str]) -> None:
         f"[{_row(actions['high'])}]",
         "actions recorded": f"[{_row(actions['smallest'])}] to [{_row(actions['largest'])}]",
     }
-    hidden = ("observation_fields", "action_fields", "parts")
+    hidden = ("observation_fields", "action_fields", "parts", "versions")
     rows |= {key: value for key, value in told["meta"].items() if key not in hidden}
     tables.show(tables.facts_table(rows, arguments.name))
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +15,7 @@ import tyro
 from decisive.arguments import Flag, Settings, check_writable, parse
 from decisive.data_files import is_file_name, write_demonstrations
 from decisive.options import parse_options
-from decisive.recording import BlockStore, RecordConfig, record
+from decisive.recording import RecordConfig, record
 from learning.demonstrations import Demonstrations
 from learning.minari_format import minari_root
 
@@ -71,8 +72,8 @@ def main(argv: Sequence[str]) -> int:
     name, staging = destination(arguments.out, arguments.overwrite)
     demos = record(config, staging)
     place = write_demonstrations(demos, name, arguments.overwrite)
-    # Only now: until the data set is there, the blocks are what a second try starts from.
-    BlockStore(staging).remove()
+    # Only now: until the data set is there, the shards are what a second try starts from.
+    shutil.rmtree(staging)
     summary = summarize(demos, name, place)
     if arguments.json:
         print(json.dumps(summary, indent=2))
@@ -126,6 +127,6 @@ def summarize(demos: Demonstrations, name: str, place: Path) -> dict[str, Any]:
         "episodes": demos.n_episodes,
         "rows": len(demos),
         "attempts": demos.meta["attempts"],
-        "failed": len(demos.meta["failed_seeds"]),
+        "failed": demos.meta["failed_episodes"],
         **{key: demos.meta[key] for key in ("env", "env_options", "expert", "noise", "seed")},
     }

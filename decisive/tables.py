@@ -62,6 +62,16 @@ def comparison_line(comparison: Mapping[str, Any]) -> str:
     )
 
 
+def plain_table(header: Sequence[str], rows: Sequence[Sequence[str]], title: str = "") -> Table:
+    """A table of text."""
+    table = Table(title=title or None, title_justify="left", show_lines=True)
+    for name in header:
+        table.add_column(name)
+    for row in rows:
+        table.add_row(*row)
+    return table
+
+
 def facts_table(facts: Mapping[str, Any], title: str = "") -> Table:
     """Two columns: what, and what it is."""
     table = Table(title=title or None, title_justify="left", show_header=False)

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-METHODS = ("mse", "mdn", "ibc")
+METHODS = ("mse", "mdn", "ibc", "binned", "diffusion")
 CPU_SECONDS = 60.0
 """Budget of one training, in CPU-seconds of training steps, the same for every method."""
 
@@ -67,6 +67,24 @@ TASKS: dict[str, Task] = {
     "block-sorting-push": Task(
         "decisive/BlockSorting-v0", "sorting, push primitives", {"control": "push"}
     ),
+    # Below: the full form only.
+    "block-push-push": Task("decisive/BlockPush-v0", "push, push primitives", {"control": "push"}),
+    "block-insertion-push": Task(
+        "decisive/BlockInsertion-v0", "insertion, push primitives", {"control": "push"}
+    ),
+    "block-insertion-half-millimetre": Task(
+        "decisive/BlockInsertion-v0", "insertion, 0.5 mm", {"clearance": 0.5}
+    ),
+    "block-push-pixels": Task(
+        "decisive/BlockPush-v0", "push from pixels", {"observation": "pixels"}
+    ),
+    "block-insertion-pixels": Task(
+        "decisive/BlockInsertion-v0", "insertion from pixels", {"observation": "pixels"}
+    ),
+    **{
+        f"particle-{n}": Task("decisive/Particle-v0", f"particle, {n} dimensions", {"n_dims": n}, 0)
+        for n in (1, 2, 4, 8, 16)
+    },
 }
 
 # Deltas at 10 Hz: one decision commits a tenth of a second.
@@ -91,16 +109,19 @@ _PUSH_POLICY: dict[str, Mapping[str, Any]] = {
     },
 }
 
+# Four choices of a checkpoint, not ten: at this budget episodes cost as much as training.
 _TRAIN: dict[str, Mapping[str, Any]] = {
-    "mse": {"batch_size": 256, "cpu_seconds": CPU_SECONDS},
-    "mdn": {"batch_size": 256, "cpu_seconds": CPU_SECONDS},
-    "ibc": {"batch_size": 128, "cpu_seconds": CPU_SECONDS},
+    "mse": {"batch_size": 256, "cpu_seconds": CPU_SECONDS, "evaluations": 4},
+    "mdn": {"batch_size": 256, "cpu_seconds": CPU_SECONDS, "evaluations": 4},
+    "ibc": {"batch_size": 128, "cpu_seconds": CPU_SECONDS, "evaluations": 4},
+    "binned": {"batch_size": 256, "cpu_seconds": CPU_SECONDS, "evaluations": 4},
+    "diffusion": {"batch_size": 256, "cpu_seconds": CPU_SECONDS, "evaluations": 4},
 }
 
 
 def _recipe(task: str, method: str) -> Recipe:
     policy = _PUSH_POLICY if TASKS[task].options.get("control") == "push" else _DELTA_POLICY
-    return Recipe(task, method, policy[method], _TRAIN[method])
+    return Recipe(task, method, policy.get(method, {}), _TRAIN[method])
 
 
 RECIPES: dict[str, Recipe] = {

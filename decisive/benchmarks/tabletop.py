@@ -1,0 +1,102 @@
+"""The grid of `decisive benchmark tabletop`, in the order in which its cells are run."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import product
+
+from decisive.benchmarks.recipes import METHODS, TASKS
+
+EPISODES = 100
+"""Unseen episodes a cell, seeds 0 to 99 of the stream `evaluate`."""
+TRAINING_SEEDS = (0, 1, 2)
+RECORDED = 500
+"""Demonstrations recorded for a task; smaller cells use the first of them."""
+
+CORE_TASKS = (
+    "block-push-multimodal-push",
+    "block-sorting-push",
+    "block-insertion-two-slots",
+    "block-insertion",
+    "block-push-multimodal",
+    "block-push",
+    "block-sorting",
+)
+"""The most telling first: push primitives are where one decision commits many steps."""
+CORE_METHODS = ("mse", "mdn", "ibc")
+CONTROL_TASKS = ("block-push-multimodal-push", "block-sorting-push", "block-insertion-two-slots")
+"""Tasks of the core form that are also shown with a consistent expert, the control."""
+
+SHIFTS: dict[str, dict[str, float]] = {
+    "disturbed": {"disturb": 0.02},
+    "randomized": {"randomize": 0.5},
+}
+"""Options of evaluation that no policy was trained with."""
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One training and its evaluation.
+
+    Attributes:
+        task: a key of `decisive.benchmarks.recipes.TASKS`.
+        expert: `diverse` or `consistent`.
+        demos: number of demonstrations.
+        method: a key of `agents.POLICIES`.
+        seed: of the training.
+        shift: a key of `SHIFTS` to evaluate under; empty for the options of the training.
+    """
+
+    task: str
+    expert: str
+    demos: int
+    method: str
+    seed: int
+    shift: str = ""
+
+    @property
+    def run(self) -> str:
+        """Name of the training: `task/expert-demos/method/seed`."""
+        return f"{self.task}/{self.expert}-{self.demos}/{self.method}/{self.seed}"
+
+    @property
+    def name(self) -> str:
+        """Name of the cell: the training, and the shift if there is one."""
+        return f"{self.run}/{self.shift}" if self.shift else self.run
+
+    @property
+    def file(self) -> str:
+        """Name of the file of its result."""
+        return self.name.replace("/", "--") + ".json"
+
+
+def core_grid() -> list[Cell]:
+    """The core form: at most 4 CPU-hours, its first cells the most telling."""
+    return list(dict.fromkeys(_core()))
+
+
+def full_grid() -> list[Cell]:
+    """The core form, then everything else: what was not run prints 'not run'."""
+    return list(dict.fromkeys([*_core(), *_rest()]))
+
+
+def _core() -> Iterator[Cell]:
+    first, *others = TRAINING_SEEDS
+    for task, method in product(CORE_TASKS, CORE_METHODS):
+        yield Cell(task, "diverse", 500, method, first)
+    for seed, task, method in product(others, CORE_TASKS, CORE_METHODS):
+        yield Cell(task, "diverse", 500, method, seed)
+    for seed, task, method in product(TRAINING_SEEDS, CONTROL_TASKS, CORE_METHODS):
+        yield Cell(task, "consistent", 500, method, seed)
+    for seed, task, method in product(TRAINING_SEEDS, CORE_TASKS, CORE_METHODS):
+        yield Cell(task, "diverse", 100, method, seed)
+
+
+def _rest() -> Iterator[Cell]:
+    for shift, seed, task, method in product(SHIFTS, TRAINING_SEEDS, CORE_TASKS, CORE_METHODS):
+        yield Cell(task, "diverse", 500, method, seed, shift)
+    for seed, task, method in product(TRAINING_SEEDS, CORE_TASKS, CORE_METHODS):
+        yield Cell(task, "consistent", 500, method, seed)
+    for seed, task, method in product(TRAINING_SEEDS, TASKS, METHODS):
+        yield Cell(task, "diverse", 500, method, seed)

@@ -34,7 +34,11 @@ def check_limits(config: Any, limits: dict[str, tuple[float, float]]) -> None:
     """
     for name, (low, high) in limits.items():
         value = getattr(config, name)
-        if isinstance(value, bool) or not isinstance(value, int | float) or not low <= value <= high:
+        if (
+            isinstance(value, bool)
+            or not isinstance(value, int | float)
+            or not low <= value <= high
+        ):
             raise ValueError(f"{name} must be in [{low:g}, {high:g}]; got {value!r}")
 
 
@@ -74,10 +78,13 @@ class PolicyConfig:
         check_limits(self, LIMITS)
         if self.n_action_steps > self.horizon:
             raise ValueError(
-                f"n_action_steps must not exceed horizon; got {self.n_action_steps} > {self.horizon}"
+                f"n_action_steps must not exceed horizon; "
+                f"got {self.n_action_steps} > {self.horizon}"
             )
         if not self.conv_channels or not all(1 <= c <= 1024 for c in self.conv_channels):
-            raise ValueError(f"conv_channels must be numbers in [1, 1024]; got {self.conv_channels}")
+            raise ValueError(
+                f"conv_channels must be numbers in [1, 1024]; got {self.conv_channels}"
+            )
         if len(self.conv_channels) > 8:
             raise ValueError(f"conv_channels must be at most 8; got {len(self.conv_channels)}")
 
@@ -115,7 +122,7 @@ def config_from_dict(config_class: type[C], values: Any, where: str = "config") 
 
 
 def _convert(hint: Any, value: Any, where: str) -> Any:
-    """Turns a JSON value into what the annotation asks for: lists to tuples, dicts to dataclasses."""
+    """Turns JSON into what an annotation asks for: lists to tuples, dicts to dataclasses."""
     if dataclasses.is_dataclass(hint) and isinstance(hint, type):
         return value if isinstance(value, hint) else config_from_dict(hint, value, where)
     origin, args = typing.get_origin(hint), typing.get_args(hint)
@@ -130,9 +137,10 @@ def _convert(hint: Any, value: Any, where: str) -> Any:
             return tuple(_convert(arg, item, where) for arg, item in zip(args, value, strict=True))
     elif hint is float and isinstance(value, int | float) and not isinstance(value, bool):
         return float(value)
-    elif hint is int and isinstance(value, int) and not isinstance(value, bool):
-        return value
-    elif isinstance(hint, type) and hint not in (int, float) and isinstance(value, hint):
+    elif hint is int:
+        if isinstance(value, int) and not isinstance(value, bool):
+            return value
+    elif isinstance(hint, type) and hint is not float and isinstance(value, hint):
         return value
     expected = hint.__name__ if isinstance(hint, type) and origin is None else str(hint)
     raise ValueError(f"{where} must be {expected}; got {value!r}")

@@ -42,6 +42,7 @@ class ResidualBlock(nn.Module):
     """
 
     def __init__(self, width: int, dropout: float, activation: str) -> None:
+        """Build two linear layers of the same width."""
         super().__init__()
         self.layers = nn.Sequential(
             make_activation(activation),
@@ -53,7 +54,8 @@ class ResidualBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Maps `(..., width)` to the same shape."""
-        return x + self.layers(x)
+        out: Tensor = x + self.layers(x)
+        return out
 
 
 class Mlp(nn.Module):
@@ -77,6 +79,7 @@ class Mlp(nn.Module):
         dropout: float = 0.0,
         activation: str = "relu",
     ) -> None:
+        """Build the layers."""
         super().__init__()
         layers: list[nn.Module] = [nn.Linear(n_in, width)]
         if residual:
@@ -145,6 +148,7 @@ class PixelEncoder(nn.Module):
     """
 
     def __init__(self, n_in: int, channels: tuple[int, ...], activation: str = "relu") -> None:
+        """Build convolutions that end in a spatial softmax."""
         super().__init__()
         layers: list[nn.Module] = []
         for i, n_out in enumerate(channels):
@@ -198,12 +202,15 @@ class ObservationEncoder(nn.Module):
         conv_channels: tuple[int, ...],
         shift: int,
     ) -> None:
+        """Build a pixel encoder where there are pixels, and the trunk."""
         super().__init__()
         n_in = n_obs_steps * shapes["state"][0] if "state" in shapes else 0
         self.shift = shift
         self.pixels: PixelEncoder | None = None
         if "pixels" in shapes:
-            self.pixels = PixelEncoder(n_obs_steps * shapes["pixels"][-1], conv_channels, activation)
+            self.pixels = PixelEncoder(
+                n_obs_steps * shapes["pixels"][-1], conv_channels, activation
+            )
             n_in += self.pixels.n_out
         self.trunk = Mlp(n_in, width, depth, residual, dropout, activation)
 

@@ -63,7 +63,7 @@ class FieldSpec:
         if isinstance(value, Sequence) and not isinstance(value, str) and len(value) >= 3:
             return cls(str(value[0]), value[1], value[2])
         if all(hasattr(value, key) for key in ("name", "size", "kind")):
-            return cls(value.name, value.size, value.kind)
+            return cls(*(getattr(value, key) for key in ("name", "size", "kind")))
         raise ValueError(f"a field must give name, size and kind; got {value!r}")
 
 
@@ -172,7 +172,7 @@ class FrameReader:
     """Finds the pose of a named frame in a state vector.
 
     Args:
-        frame: name prefix; the state must have `<frame>_xy` (point) and `<frame>_heading` (heading).
+        frame: name prefix; the state must have `<frame>_xy` (point) and `<frame>_heading`.
         fields: fields of the state.
 
     Raises:
@@ -180,6 +180,7 @@ class FrameReader:
     """
 
     def __init__(self, frame: str, fields: Sequence[FieldSpec]) -> None:
+        """Find the two fields."""
         starts: dict[tuple[str, str], int] = {}
         start = 0
         for field in fields:

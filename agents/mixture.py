@@ -44,7 +44,9 @@ class Mixture(NamedTuple):
             `(B, N)` in nats.
         """
         if actions.shape[1] <= FEW:
-            scaled = (actions[:, :, None] - self.means[:, None]) * torch.exp(-self.log_stds)[:, None]
+            scaled = (actions[:, :, None] - self.means[:, None]) * torch.exp(-self.log_stds)[
+                :, None
+            ]
             norm = self.log_stds.sum(-1) + 0.5 * LOG_2PI * actions.shape[-1] - self.log_weights
             return torch.logsumexp(-0.5 * scaled.square().sum(-1) - norm[:, None], dim=-1)
         # Expanding the square makes this two matrix products instead of a (B, N, K, A) tensor. It
@@ -106,6 +108,7 @@ class MixtureHead(nn.Module):
         hidden: int = 0,
         activation: str = "relu",
     ) -> None:
+        """Build the head, its means spread over the bounds."""
         super().__init__()
         self.n_components, self.action_dim, self.min_std = n_components, action_dim, min_std
         layers: list[nn.Module] = []

@@ -27,6 +27,7 @@ class ObservationNormalizer(nn.Module):
     std: Tensor
 
     def __init__(self, size: int) -> None:
+        """Start as the identity."""
         super().__init__()
         self.register_buffer("mean", torch.zeros(size))
         self.register_buffer("std", torch.ones(size))
@@ -64,12 +65,17 @@ class ActionNormalizer(nn.Module):
     high: Tensor
 
     def __init__(self, size: int) -> None:
+        """Start as the identity."""
         super().__init__()
         self.register_buffer("low", -torch.ones(size))
         self.register_buffer("high", torch.ones(size))
 
     def fit(
-        self, values: Tensor, low: Tensor | None = None, high: Tensor | None = None, margin: float = 0.05
+        self,
+        values: Tensor,
+        low: Tensor | None = None,
+        high: Tensor | None = None,
+        margin: float = 0.05,
     ) -> None:
         """Takes the bounds from data: minimum and maximum, widened, inside the action space.
 
@@ -95,7 +101,9 @@ class ActionNormalizer(nn.Module):
         if high is not None:
             upper = torch.maximum(torch.minimum(upper, high.double()), largest)
         # An entry that never varies keeps a sliver of range: it decodes to its constant.
-        sliver = 1e-4 * torch.maximum(torch.maximum(lower.abs(), upper.abs()), torch.ones_like(lower))
+        sliver = 1e-4 * torch.maximum(
+            torch.maximum(lower.abs(), upper.abs()), torch.ones_like(lower)
+        )
         constant = upper - lower < sliver
         centre = (lower + upper) / 2
         self.low.copy_(torch.where(constant, centre - sliver / 2, lower))

@@ -22,7 +22,7 @@ from agents.normalization import ActionNormalizer, ObservationNormalizer
 from agents.spec import PolicySpec
 
 if TYPE_CHECKING:
-    from learning.batch import Batch
+    from learning.batches import Batch
     from learning.demonstrations import Demonstrations
 
 FIT_ROWS = 200_000
@@ -41,6 +41,7 @@ class Policy(nn.Module):
     config_class: ClassVar[type[PolicyConfig]] = PolicyConfig
 
     def __init__(self, spec: PolicySpec, config: PolicyConfig) -> None:
+        """Build normalisers and encoder; they are the same for every method."""
         super().__init__()
         if not isinstance(config, self.config_class):
             raise ValueError(
@@ -53,7 +54,9 @@ class Policy(nn.Module):
         if config.frame is not None:
             self.frame = FrameReader(config.frame, spec.observation_fields)
             if not spec.action_fields:
-                raise ValueError(f"frame {config.frame!r} needs action_fields in the spec; got none")
+                raise ValueError(
+                    f"frame {config.frame!r} needs action_fields in the spec; got none"
+                )
         if "state" in spec.observation:
             self.observation_normalizer = ObservationNormalizer(spec.observation["state"][0])
         self.action_normalizer = ActionNormalizer(spec.action_dim)
@@ -158,9 +161,7 @@ class Policy(nn.Module):
             low, high = low.masked_fill(turned, -torch.inf), high.masked_fill(turned, torch.inf)
         self.action_normalizer.fit(actions, low, high)
 
-    def forward(
-        self, batch: Batch, generator: torch.Generator
-    ) -> tuple[Tensor, dict[str, Tensor]]:
+    def forward(self, batch: Batch, generator: torch.Generator) -> tuple[Tensor, dict[str, Tensor]]:
         """The same as `loss`; lets wrappers such as DistributedDataParallel call the module."""
         return self.loss(batch, generator)
 
@@ -216,7 +217,9 @@ class Policy(nn.Module):
             found = tuple(batch.observations[key].shape) if key in batch.observations else None
             if found != wanted:
                 raise ValueError(f"batch observation {key!r} must be {wanted}; got {found}")
-        observations = {key: batch.observations[key].to(self.device) for key in self.spec.observation}
+        observations = {
+            key: batch.observations[key].to(self.device) for key in self.spec.observation
+        }
         code, pose = self._encode(observations, generator)
         local = self._actions_to_frame(batch.actions.to(self.device).float(), pose)
         return code, self.action_normalizer(local).flatten(1)
@@ -283,8 +286,9 @@ class Policy(nn.Module):
                 self._step_in_plan = 0
             action = plan[:, self._step_in_plan].cpu().numpy()
         self._step_in_plan += 1
-        action = np.clip(action, self._low, self._high, dtype=np.float32)
-        return action if batched else action[0]
+        action = np.clip(action, self._low, self._high).astype(np.float32, copy=False)
+        result: NDArray[np.float32] = action if batched else action[0]
+        return result
 
     def _decide(self) -> Tensor:
         """A new chunk `(B, horizon, A)`, world frame, raw units."""
@@ -302,7 +306,8 @@ class Policy(nn.Module):
             return None
         steps = torch.arange(self.config.horizon, device=self.device) + self._step_in_plan
         rest = self._plan[:, steps.clamp_max(self.config.horizon - 1)]
-        return self.action_normalizer(self._actions_to_frame(rest, pose)).flatten(1).clamp(-1, 1)
+        flat: Tensor = self.action_normalizer(self._actions_to_frame(rest, pose)).flatten(1)
+        return flat.clamp(-1, 1)
 
     def _remember(self, observations: dict[str, Tensor]) -> None:
         """Appends to the history; the first observation fills all of it, as in training windows."""
@@ -317,8 +322,8 @@ class Policy(nn.Module):
             before = self._history[key]
             if len(before) != len(value):
                 raise ValueError(
-                    f"the batch must keep its {len(before)} rows within an episode; got {len(value)}; "
-                    "call reset() first"
+                    f"the batch must keep its {len(before)} rows within an episode; "
+                    f"got {len(value)}; call reset() first"
                 )
             self._history[key] = torch.cat((before[:, 1:], value[:, None]), dim=1)
 
@@ -355,7 +360,9 @@ class Policy(nn.Module):
                 array = np.asarray(array, dtype=np.float32)
                 if not np.isfinite(array).all():
                     bad = int(np.argwhere(~np.isfinite(array))[0, -1])
-                    raise ValueError(f"obs {key!r} must be finite; entry {bad} is {array[..., bad]}")
+                    raise ValueError(
+                        f"obs {key!r} must be finite; entry {bad} is {array[..., bad]}"
+                    )
             tensors[key] = torch.as_tensor(array, device=self.device)
         if len(set(sizes.values())) > 1:
             raise ValueError(f"all observation keys must have the same batch size; got {sizes}")
@@ -378,7 +385,7 @@ def _as_uint8(array: NDArray[Any]) -> NDArray[np.uint8]:
     return array
 
 
-class _evaluating:  # noqa: N801 - reads as a statement
+class _evaluating:
     """Puts a module in evaluation mode for a block, and back if it was training."""
 
     def __init__(self, module: nn.Module) -> None:

@@ -131,6 +131,10 @@ def load_policy(path_or_name: str | Path) -> Policy:
         folder = shipped[str(path_or_name)]
     document, tensors = read_checkpoint(folder)
     try:
+        # First without memory: a config may ask for a network that the tensors do not fill.
+        with torch.device("meta"):
+            sketch = _build(document)
+        load_tensors(sketch, {name: t.to("meta") for name, t in tensors.items()}, str(folder))
         policy = _build(document)
     except CheckpointError:
         raise

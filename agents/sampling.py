@@ -11,7 +11,11 @@ from torch import Tensor
 
 
 def uniform(
-    shape: tuple[int, ...], generator: torch.Generator, like: Tensor, low: float = 0.0, high: float = 1.0
+    shape: tuple[int, ...],
+    generator: torch.Generator,
+    like: Tensor,
+    low: float = 0.0,
+    high: float = 1.0,
 ) -> Tensor:
     """Uniform draws in `[low, high)` with the device and dtype of `like`.
 

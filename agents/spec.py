@@ -49,7 +49,9 @@ class PolicySpec:
             if shape is None:
                 continue
             if len(shape) != n_dims or not all(0 < n <= 65536 for n in shape):
-                raise ValueError(f"observation {key!r} must have {n_dims} positive sizes; got {shape}")
+                raise ValueError(
+                    f"observation {key!r} must have {n_dims} positive sizes; got {shape}"
+                )
         if not 1 <= self.action_dim <= 4096:
             raise ValueError(f"action_dim must be in [1, 4096]; got {self.action_dim}")
         for name, bound in (("action_low", self.action_low), ("action_high", self.action_high)):

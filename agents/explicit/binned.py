@@ -67,6 +67,7 @@ class BinnedPolicy(Policy):
     config: BinnedConfig
 
     def __init__(self, spec: PolicySpec, config: BinnedConfig) -> None:
+        """Build a classifier of bins; refuses joint bins for too many entries."""
         super().__init__(spec, config)
         n = self.flat_action_dim
         if config.layout == "joint":
@@ -84,9 +85,7 @@ class BinnedPolicy(Policy):
             # One network for all entries: it is told the entries before, and which one is asked.
             self.from_code = nn.Linear(config.width, config.head_width)
             self.entry = nn.Parameter(torch.randn(n, config.head_width) * 0.1)
-            self.before = (
-                nn.Linear(n - 1, config.head_width * n, bias=False) if n > 1 else None
-            )
+            self.before = nn.Linear(n - 1, config.head_width * n, bias=False) if n > 1 else None
             self.classify = nn.Sequential(
                 make_activation(config.activation),
                 nn.Linear(config.head_width, config.head_width),
@@ -128,12 +127,12 @@ class BinnedPolicy(Policy):
 
     def _hidden(self, code: Tensor, actions: Tensor) -> Tensor:
         """`(B, A, head_width)`: entry j sees the code and the entries before j only."""
-        hidden = self.from_code(code)[:, None] + self.entry
+        hidden: Tensor = self.from_code(code)[:, None] + self.entry
         if self.before is not None:
             n = actions.shape[1]
             weight = self.before.weight.unflatten(0, (n, -1))  # (A, W, A - 1)
             mask = torch.ones(n, n - 1, device=actions.device).tril(-1)
-            hidden = hidden + torch.einsum("bk,jwk,jk->bjw", actions[:, :-1], weight, mask)
+            hidden += torch.einsum("bk,jwk,jk->bjw", actions[:, :-1], weight, mask)
         return hidden
 
     def _choose(self, logits: Tensor, generator: torch.Generator) -> Tensor:

@@ -66,6 +66,7 @@ class FilmBlock(nn.Module):
     """
 
     def __init__(self, width: int, n_condition: int, activation: str) -> None:
+        """Build the block; its condition starts with whatever the linear layer gives."""
         super().__init__()
         self.film = nn.Linear(n_condition, 2 * width)
         self.first = nn.Linear(width, width)
@@ -89,9 +90,7 @@ def cosine_schedule(n: int) -> Tensor:
 
 def step_embedding(step: Tensor, size: int, n: int) -> Tensor:
     """Sines and cosines of a step number: `(B,)` in `[0, n)` to `(B, size)`, size even."""
-    frequencies = torch.exp(
-        torch.linspace(0, math.log(n), size // 2, device=step.device)
-    )
+    frequencies = torch.exp(torch.linspace(0, math.log(n), size // 2, device=step.device))
     angle = step[:, None] / n * frequencies * (math.pi / 2)
     return torch.cat((angle.sin(), angle.cos()), dim=-1)
 
@@ -112,6 +111,7 @@ class DiffusionPolicy(Policy):
     STEP_SIZE = 32
 
     def __init__(self, spec: PolicySpec, config: DiffusionConfig) -> None:
+        """Build the denoiser and its schedule."""
         super().__init__(spec, config)
         width = config.head_width
         n_condition = config.width + self.STEP_SIZE

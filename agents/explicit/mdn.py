@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from agents.config import PolicyConfig, check_limits
-from agents.mixture import MixtureHead
+from agents.mixture import Mixture, MixtureHead
 from agents.policy import Policy
 from agents.spec import PolicySpec
 
@@ -52,6 +52,7 @@ class MdnPolicy(Policy):
     config: MdnConfig
 
     def __init__(self, spec: PolicySpec, config: MdnConfig) -> None:
+        """Build the mixture head."""
         super().__init__(spec, config)
         self.head = MixtureHead(
             config.width, self.flat_action_dim, config.n_components, config.min_std
@@ -66,7 +67,7 @@ class MdnPolicy(Policy):
 
     def predict(self, code: Tensor, generator: torch.Generator, previous: Tensor | None) -> Tensor:
         """A draw from the mixture, or the likeliest mean; see `Policy.predict`."""
-        mixture = self.head(code)
+        mixture: Mixture = self.head(code)
         if self.config.decode == "mean":
             return mixture.likeliest_mean().clamp(-1, 1)
         return mixture.sample(1, generator)[:, 0].clamp(-1, 1)

@@ -32,6 +32,7 @@ class MsePolicy(Policy):
     config_class: ClassVar[type[PolicyConfig]] = MseConfig
 
     def __init__(self, spec: PolicySpec, config: MseConfig) -> None:
+        """Build the output layer."""
         super().__init__(spec, config)
         self.head = nn.Linear(config.width, self.flat_action_dim)
 

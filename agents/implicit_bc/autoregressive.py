@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from agents.implicit_bc.dfo import DfoConfig, dfo
-from agents.implicit_bc.energy import AutoregressiveEnergy
+from agents.implicit_bc.energy import AutoregressiveEnergy, EnergyFunction
 from agents.implicit_bc.info_nce import info_nce
 from agents.sampling import uniform
 
@@ -31,15 +31,15 @@ def autoregressive_dfo(
     """
     chosen = code.new_empty(code.shape[0], 0)
     for j in range(len(model.heads)):
-        conditional = model.head(j).bind(code)
-        prefix = chosen[:, None].expand(-1, config.n_samples, -1)
-
-        def energy(last: Tensor, conditional=conditional, prefix=prefix) -> Tensor:  # type: ignore[no-untyped-def]
-            return conditional(torch.cat((prefix, last), dim=-1))
-
+        energy = _after(model.head(j).bind(code), chosen[:, None].expand(-1, config.n_samples, -1))
         first = uniform((code.shape[0], config.n_samples, 1), generator, code, -1.0, 1.0)
         chosen = torch.cat((chosen, dfo(energy, first, config, generator).action), dim=1)
     return chosen
+
+
+def _after(energy: EnergyFunction, prefix: Tensor) -> EnergyFunction:
+    """The energy as a function of the last entry alone."""
+    return lambda last: energy(torch.cat((prefix, last), dim=-1))
 
 
 def autoregressive_energies(
@@ -73,4 +73,5 @@ def autoregressive_energies(
 
 def autoregressive_info_nce(energies: Tensor, temperature: float) -> Tensor:
     """Mean InfoNCE loss over entries: `(A, B, N + 1)` to `(B,)`."""
-    return info_nce(energies.flatten(0, 1), temperature).unflatten(0, energies.shape[:2]).mean(0)
+    loss = info_nce(energies.flatten(0, 1), temperature)
+    return loss.view(energies.shape[:2]).mean(dim=0)

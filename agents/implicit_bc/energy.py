@@ -36,6 +36,7 @@ class EnergyModel(nn.Module):
     def __init__(
         self, code_dim: int, action_dim: int, width: int, depth: int, activation: str = "relu"
     ) -> None:
+        """Build the projection of the code and the head."""
         super().__init__()
         self.code_projection = nn.Linear(code_dim, width)
         # No bias: the projection has one. None at the output either: InfoNCE cannot see a constant.
@@ -43,6 +44,10 @@ class EnergyModel(nn.Module):
         self.hidden = nn.ModuleList([nn.Linear(width, width) for _ in range(depth)])
         self.out = nn.Linear(width, 1, bias=False)
         self.activation = make_activation(activation)
+
+    def hidden_layers(self) -> list[nn.Linear]:
+        """The hidden layers, typed."""
+        return [layer for layer in self.hidden if isinstance(layer, nn.Linear)]
 
     def forward(self, code: Tensor, actions: Tensor) -> Tensor:
         """Energies.
@@ -73,9 +78,9 @@ class EnergyModel(nn.Module):
             Function from `(B, N, A)` to `(B, N)`.
         """
         embedding = self.action_embedding.weight.t()
-        layers = [(layer.weight.t(), layer.bias) for layer in self.hidden]
+        layers = [(layer.weight.t(), layer.bias) for layer in self.hidden_layers()]
         out = self.out.weight[0]
-        base = self.code_projection(code)
+        base: Tensor = self.code_projection(code)
         in_place = _in_place(self.activation)
         buffers = base.new_empty(2, 0, base.shape[1])
 
@@ -127,6 +132,7 @@ class AutoregressiveEnergy(nn.Module):
     def __init__(
         self, code_dim: int, action_dim: int, width: int, depth: int, activation: str = "relu"
     ) -> None:
+        """Build one head per entry."""
         super().__init__()
         self.heads = nn.ModuleList(
             [EnergyModel(code_dim, j + 1, width, depth, activation) for j in range(action_dim)]
@@ -140,10 +146,8 @@ class AutoregressiveEnergy(nn.Module):
 
     def forward(self, code: Tensor, actions: Tensor) -> Tensor:
         """Sum of the conditional energies: `(B, C)` and `(B, N, A)` to `(B, N)`."""
-        return sum(
-            (self.head(j)(code, actions[..., : j + 1]) for j in range(len(self.heads))),
-            start=actions.new_zeros(actions.shape[:2]),
-        )
+        energies = [self.head(j)(code, actions[..., : j + 1]) for j in range(len(self.heads))]
+        return torch.stack(energies).sum(dim=0)
 
 
 def constrain_spectral_norm(module: nn.Module) -> None:

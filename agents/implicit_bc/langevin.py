@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -133,7 +134,7 @@ def langevin_step(
         return (actions + (drift if clip is None else drift.clamp(-clip, clip))).clamp(-1, 1)
     if clip is not None:
         drift = drift.clamp(-clip, clip)
-    return (actions + drift + noise * step_size**0.5).clamp(-1, 1)
+    return (actions + drift + noise * math.sqrt(step_size)).clamp(-1, 1)
 
 
 def langevin(
@@ -208,7 +209,8 @@ def gradient_penalty(energy: EnergyFunction, actions: Tensor, margin: float = 1.
         Scalar, differentiable in the parameters of the energy.
     """
     _, gradient = action_gradient(energy, actions, create_graph=True)
-    return (gradient.abs().amax(dim=-1) - margin).clamp_min(0).square().mean()
+    excess: Tensor = gradient.abs().amax(dim=-1) - margin
+    return excess.clamp_min(0).square().mean()
 
 
 def _keep_best(

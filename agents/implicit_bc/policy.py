@@ -52,6 +52,7 @@ class ImplicitPolicy(Policy):
     config: ImplicitConfig
 
     def __init__(self, spec: PolicySpec, config: ImplicitConfig) -> None:
+        """Build the energy and, if counter-examples come from it, the proposal."""
         super().__init__(spec, config)
         model = AutoregressiveEnergy if config.inference == "autoregressive" else EnergyModel
         self.energy: EnergyModel | AutoregressiveEnergy = model(
@@ -231,7 +232,9 @@ class ImplicitPolicy(Policy):
                 shape is another.
         """
         if self._code is None or self._plan is None or len(self._code) != 1:
-            raise ValueError("landscape needs a policy that has acted on one observation; call act()")
+            raise ValueError(
+                "landscape needs a policy that has acted on one observation; call act()"
+            )
         array = np.asarray(actions, dtype=np.float32)
         if array.ndim != 2 or array.shape[1] != self.spec.action_dim:
             raise ValueError(f"actions must be (N, {self.spec.action_dim}); got {array.shape}")

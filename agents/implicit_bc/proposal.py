@@ -62,6 +62,7 @@ class Proposal(nn.Module):
     def __init__(
         self, code_dim: int, action_dim: int, uniform_share: float, config: ProposalConfig
     ) -> None:
+        """Build the mixture head."""
         super().__init__()
         self.action_dim, self.uniform_share = action_dim, uniform_share
         self.head = MixtureHead(

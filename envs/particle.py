@@ -212,7 +212,7 @@ class ParticleEnv(gymnasium.Env[NDArray[np.float32], NDArray[np.float32]]):
                 goals = goals[::-1]
         return ParticleExpert(goals, pause if wait is None else wait)
 
-    def render(self) -> NDArray[np.uint8] | None:  # type: ignore[override]
+    def render(self) -> NDArray[np.uint8] | None:
         """Picture of the first two dimensions, `(H, W, 3)`: y up, goals green then blue.
 
         Returns:

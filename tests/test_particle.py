@@ -241,8 +241,8 @@ def test_misuse_is_told_apart() -> None:
         env.reset(options={"stream": "record"})
     with pytest.raises(ValueError, match="unknown stream 'eval'; known streams: evaluate"):
         env.reset(seed=0, options={"stream": "eval"})
-    with pytest.raises(ValueError, match="got \\['strem'\\]"):
-        env.reset(seed=0, options={"strem": "record"})
+    with pytest.raises(ValueError, match="got \\['seed'\\]"):
+        env.reset(seed=0, options={"seed": 3})
     with pytest.raises(ValueError, match="mode"):
         env.expert(mode="careless")  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="wait"):

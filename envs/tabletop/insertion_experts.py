@@ -29,9 +29,13 @@ Array = NDArray[np.float64]
 _HALF = 0.02
 _CONTACT = _HALF + RADIUS
 _MAX_STEP = 0.028
+_SPEED = 0.013
+"""Advance per control step (metres); faster, and the line is followed less closely."""
 _GATE = 0.05
 """Nearer to the mouth than this, a block that is out of line is brought back (metres)."""
 _RESTART = 0.11
+_NEAR = 0.10
+"""Nearer to the mouth than this, the finger goes around the block on the side away from the slot."""
 _ENTRY = 0.0235
 """Depth (negative) at which the front face is about to meet the mouth."""
 """How far from the mouth it is brought."""
@@ -89,6 +93,11 @@ class _View:
     def front_offset(self) -> float:
         """Offset of the middle of the block's front face, which has to meet the mouth."""
         return self.offset + _HALF * math.sin(self.yaw)
+
+    def angle_from_behind(self, point: Array) -> float:
+        """Direction from block to point (rad); 0 is away from the slot, counter-clockwise positive."""
+        away = point - np.array(self.block[:2])
+        return wrap_angle(math.atan2(away[1], away[0]) - self.slot[2] - math.pi)
 
     def in_slot(self, point: Array) -> tuple[float, float]:
         """World point in the slot's frame."""
@@ -209,12 +218,12 @@ class InsertionExpert:
         size = abs(view.offset)
         wanted = -math.copysign(min(size / 0.03, 0.5 * math.sqrt(16 * size), 0.5), view.offset)
         wanted += _drift(view.slot[2] + wanted, wanted)
-        speed = 0.014 * self._style.speed if view.depth < -0.065 else 0.006
+        speed = _SPEED * self._style.speed if view.depth < -0.07 else 0.006
         return self._push(view, view.slot[2] + wanted, speed, self._style.side)
 
     def _sideways(self, view: _View) -> Array:
         heading = view.slot[2] - math.copysign(math.pi / 2, view.offset)
-        speed = min(0.014 * self._style.speed, max(0.002, abs(view.offset)))
+        speed = min(_SPEED * self._style.speed, max(0.002, abs(view.offset)))
         return self._push(view, heading, speed, self._style.side)
 
     def _push(self, view: _View, heading: float, speed: float, side: int) -> Array:
@@ -230,9 +239,11 @@ class InsertionExpert:
             return limit_step(goal - finger, _MAX_STEP)
         own = Circle((block[0], block[1]), _HALF * math.sqrt(2) + RADIUS + 0.004)
         goal = face.point(-_CONTACT - 0.014, across)
-        # Sent the long way round, a finger that is nearly there would circle the whole block.
-        if abs(wrap_angle(math.atan2(face.across, face.along) - math.pi)) < math.radians(60):
-            side = 0
+        here, there = view.angle_from_behind(finger), view.angle_from_behind(goal)
+        if view.depth > -_NEAR and abs(there) < math.radians(150):
+            side = 1 if there > here else -1  # never between block and slot
+        elif abs(wrap_angle(there - here)) < math.radians(60):
+            side = 0  # sent the long way, a finger that is nearly there would go all around
         return navigate(finger, goal, [own], side, _MAX_STEP)
 
     def _choose_face(

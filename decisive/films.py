@@ -20,7 +20,17 @@ from decisive.episodes import Actor, Episode, PolicyActor
 from decisive.evaluation import EvaluationConfig
 from decisive.landscape import best_push_landscape, draw_landscape, implicit, landscape
 from decisive.options import env_options
-from decisive.pictures import GAP, INK, MARGIN, MUTED, Page, Pixels, beside, clipped
+from decisive.pictures import (
+    GAP,
+    INK,
+    MARGIN,
+    MUTED,
+    Page,
+    Pixels,
+    beside,
+    clipped,
+    halved,
+)
 from decisive.video import VideoWriter
 
 SIZE = (300, 400)
@@ -33,7 +43,7 @@ STEP_SECONDS = 0.1
 
 @dataclass(frozen=True)
 class Clip:
-    """The frames of one episode, compressed, and how it went.
+    """The frames of one episode, compressed (flat colours: to a tenth), and how it went.
 
     Attributes:
         frames: zlib-compressed `(H, W, 3)` pixels.
@@ -93,7 +103,7 @@ def record(
     size: tuple[int, int] = SIZE,
     every: int = 1,
     energy: bool = False,
-    last_step: int | None = None,
+    only: int | None = None,
 ) -> Clip:
     """Run one episode and keep its pictures.
 
@@ -103,20 +113,26 @@ def record(
         size: `(height, width)` of the view of the world.
         every: of the control steps (0.1 s), show each such.
         energy: whether the policy's energy is drawn beside the world.
-        last_step: frames end after so many control steps; the episode still runs to its end.
+        only: keep this frame alone, drawn finely (at twice the size, then halved).
     """
-    runner = replace(config, options=film_options(config, size)).runner("rgb_array")
+    fine = 1 if only is None else 2
+    drawn = (fine * size[0], fine * size[1])
+    runner = replace(config, options=film_options(config, drawn)).runner("rgb_array")
     base: Any = runner.env.unwrapped
     inside = getattr(base, "control", "") == "push" and hasattr(base, "on_control_step")
     frames: list[bytes] = []
     seconds: list[float] = []
     panels: list[Pixels] = []
-    ticks = 0
+    ticks = shown = 0
 
     def keep() -> None:
-        if last_step is not None and ticks > last_step:
+        nonlocal shown
+        shown += 1
+        if only is not None and shown - 1 != only:
             return
         view = np.asarray(base.render(), np.uint8)
+        if only is not None:
+            view = halved(view)
         picture = beside([view, *panels])
         frames.append(zlib.compress(picture.tobytes(), 1))
         seconds.append(ticks * STEP_SECONDS)
@@ -125,7 +141,7 @@ def record(
         if energy and isinstance(runner.actor, Watched):
             policy = implicit(getattr(runner.actor.actor, "policy", runner.actor.actor))
             panels[:] = energy_panels(policy, action, size, base)
-        if not inside or not frames:
+        if not inside or not shown:
             if ticks % every == 0:
                 keep()
             tick(0 if inside else 1)
@@ -148,7 +164,9 @@ def record(
         keep()
     finally:
         runner.close()
-    height, width = size
+    if not frames:
+        raise ValueError(f"the film has {shown} frames, so frame {only} is not in it")
+    height = size[0]
     shape = (height, len(zlib.decompress(frames[0])) // (3 * height), 3)
     return Clip(tuple(frames), shape, tuple(seconds), episode)
 

@@ -8,14 +8,14 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Annotated, Any
 
-import numpy as np
 import tyro
 
 from decisive import tables
 from decisive.arguments import Flag, OptionalText, Settings, check_writable, parse
 from decisive.data_files import is_file_name, write_demonstrations
 from decisive.options import parse_options
-from learning.demonstrations import Demonstrations, load_demonstrations
+from learning.demonstrations import load_demonstrations
+from learning.summary import summary
 
 USAGE = """usage: decisive data info|export|import ...
 
@@ -108,61 +108,29 @@ def main(argv: Sequence[str]) -> int:
     return 0
 
 
-def describe(demos: Demonstrations) -> dict[str, Any]:
-    """What a data set holds, as JSON."""
-    lengths = demos.lengths
-    returns = np.add.reduceat(demos.rewards, demos.episode_offsets[:-1])
-    return {
-        "episodes": demos.n_episodes,
-        "rows": len(demos),
-        "length": {
-            "min": int(lengths.min()),
-            "median": float(np.median(lengths)),
-            "max": int(lengths.max()),
-        },
-        "return_mean": float(returns.mean()),
-        "terminated": None if demos.terminated is None else int(demos.terminated.sum()),
-        "observations": {
-            key: {"shape": list(value.shape[1:]), "dtype": str(value.dtype)}
-            for key, value in demos.observations.items()
-        },
-        "actions": {
-            "dimensions": int(demos.actions.shape[1]),
-            "low": [_finite(v) for v in demos.action_low],
-            "high": [_finite(v) for v in demos.action_high],
-            "smallest": demos.actions.min(axis=0).tolist(),
-            "largest": demos.actions.max(axis=0).tolist(),
-        },
-        "meta": demos.meta,
-    }
-
-
-def _finite(value: float) -> float | None:
-    """A bound as JSON, which knows no infinity."""
-    return float(value) if np.isfinite(value) else None
-
-
 def _info(argv: Sequence[str]) -> None:
     arguments = parse(Info, argv, "data info")
-    told = describe(load_demonstrations(arguments.name))
+    told = summary(load_demonstrations(arguments.name))
     if arguments.json:
         print(json.dumps(told, indent=2))
         return
     length, actions = told["length"], told["actions"]
     rows = {
         "episodes": told["episodes"],
-        "actions": told["rows"],
-        "steps an episode": f"{length['min']} to {length['max']}, median {length['median']:g}",
-        "ended by themselves": told["terminated"],
-        "mean return": f"{told['return_mean']:.4g}",
+        "actions": told["steps"],
+        "steps an episode": f"{length['min']:g} to {length['max']:g}, median {length['median']:g}",
+        "median return": f"{told['return']['median']:.4g}",
         **{
             f"observation {key}": f"{tuple(value['shape'])} {value['dtype']}"
             for key, value in told["observations"].items()
         },
-        "action": f"({actions['dimensions']},) in [{_row(actions['low'])}], "
-        f"[{_row(actions['high'])}]",
-        "actions recorded": f"[{_row(actions['smallest'])}] to [{_row(actions['largest'])}]",
+        "action": f"({actions['dim']},) from [{_row(actions['low'])}] to [{_row(actions['high'])}]",
+        "actions at a bound": tables.percent(told["at_bound_share"]) + " %",
+        "actions clipped": tables.percent(told["clipped_share"]) + " %",
+        "in memory": f"{told['bytes'] / 2**20:.1f} MiB",
     }
+    if told["terminated_share"] is not None:
+        rows["ended by themselves"] = tables.percent(told["terminated_share"]) + " %"
     hidden = ("observation_fields", "action_fields", "parts", "versions")
     rows |= {key: value for key, value in told["meta"].items() if key not in hidden}
     tables.show(tables.facts_table(rows, arguments.name))

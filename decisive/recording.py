@@ -138,10 +138,9 @@ def record(config: RecordConfig, staging: Path) -> Demonstrations:
     try:
         base: Any = env.unwrapped
         space: Any = env.action_space
+        # An environment without an expert is refused before anything is made.
         env.reset(seed=config.seed)
-        ExpertActor(config.expert).reset(
-            env, config.seed
-        )  # no expert: said before anything is made
+        ExpertActor(config.expert).reset(env, config.seed)
         recording = Recording(staging, config.signature())
         meta = {
             "env": config.env,

@@ -6,7 +6,6 @@ import pytest
 
 from decisive.video import VideoWriter
 
-
 # imageio-ffmpeg leaves the pipes of a finished reader to the garbage collector.
 LEAKS = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 

@@ -61,8 +61,8 @@ class Demonstrations:
 
     def __post_init__(self) -> None:
         """Check shapes, kinds, bounds and finiteness."""
-        _check_arrays(self)
         _check_offsets(self.episode_offsets, len(self.actions))
+        _check_arrays(self)
         _check_values(self)
         try:
             json.dumps(self.meta)

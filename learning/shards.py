@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from learning.atomic import write_file
-from learning.demonstrations import Demonstrations, join_rows
+from learning.demonstrations import Demonstrations, as_float32, join_rows
 from learning.minari_format import write_minari
 from learning.npz_format import pack_arrays, read_arrays
 
@@ -203,12 +203,13 @@ def _pack(episodes: Sequence[Episode]) -> dict[str, np.ndarray]:
         return {"lengths": np.zeros(0, np.int64)}
     arrays = {
         "lengths": np.array([len(episode.actions) for episode in episodes], np.int64),
-        "actions": join_rows([episode.actions for episode in episodes], "actions"),
-        "rewards": join_rows([episode.rewards for episode in episodes], "rewards"),
+        "actions": as_float32(join_rows([e.actions for e in episodes], "actions"), "actions"),
+        "rewards": as_float32(join_rows([e.rewards for e in episodes], "rewards"), "rewards"),
         "terminated": np.array([episode.terminated for episode in episodes], np.bool_),
     }
     for key in episodes[0].observations:
-        arrays[f"obs_{key}"] = join_rows([episode.observations[key] for episode in episodes], key)
+        value = join_rows([episode.observations[key] for episode in episodes], key)
+        arrays[f"obs_{key}"] = value if value.dtype == np.uint8 else as_float32(value, key)
     return arrays
 
 

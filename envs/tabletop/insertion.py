@@ -8,7 +8,8 @@ from numpy.typing import NDArray
 
 from envs.fields import Field
 from envs.tabletop.base import Progress, TabletopEnv, yaw4
-from envs.tabletop.insertion_experts import InsertionExpert, InsertionPrimitiveExpert
+from envs.tabletop.insertion_experts import InsertionExpert
+from envs.tabletop.insertion_primitives import InsertionPrimitiveExpert
 from envs.tabletop.push import BLOCK, HALF, block_fields
 from envs.tabletop.scene import SUBSTEPS, Box, Scene
 from envs.tabletop.steering import wrap_angle

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -26,8 +27,8 @@ if TYPE_CHECKING:
 Mode = Literal["consistent", "diverse"]
 Phase = Literal["start", "sideways", "forward", "nudge", "retreat"]
 Array = NDArray[np.float64]
-_HALF = 0.02
-_CONTACT = _HALF + RADIUS
+HALF = 0.02
+CONTACT = HALF + RADIUS
 _MAX_STEP = 0.028
 _SPEED = 0.013
 """Advance per control step (metres); faster, and the line is followed less closely."""
@@ -41,7 +42,7 @@ _ENTRY = 0.0235
 """How far from the mouth it is brought."""
 
 
-class _Style:
+class Style:
     """What two people would do differently, drawn once an episode."""
 
     def __init__(self, env: BlockInsertionEnv, mode: Mode, seed: int | None) -> None:
@@ -79,7 +80,7 @@ def _drift(heading: float, turn: float) -> float:
 
 
 @dataclass(frozen=True)
-class _View:
+class View:
     """What the expert looks at: finger and block in the world, block in the slot's frame."""
 
     finger: Array
@@ -92,7 +93,7 @@ class _View:
     @property
     def front_offset(self) -> float:
         """Offset of the middle of the block's front face, which has to meet the mouth."""
-        return self.offset + _HALF * math.sin(self.yaw)
+        return self.offset + HALF * math.sin(self.yaw)
 
     def angle_from_behind(self, point: Array) -> float:
         """Direction from block to point (rad); 0 is away from the slot, counter-clockwise positive."""
@@ -105,11 +106,21 @@ class _View:
         cos, sin = math.cos(self.slot[2]), math.sin(self.slot[2])
         return float(cos * delta[0] + sin * delta[1]), float(cos * delta[1] - sin * delta[0])
 
-    def to_world(self, point: tuple[float, float]) -> Array:
+    def to_world(self, point: Sequence[float] | Array) -> Array:
         """Inverse of `in_slot`."""
         cos, sin = math.cos(self.slot[2]), math.sin(self.slot[2])
         x, y = point
         return self.slot[:2] + np.array([cos * x - sin * y, sin * x + cos * y])
+
+
+def look(env: BlockInsertionEnv, style: Style) -> View:
+    """Present state as seen from the slot that `style` has chosen."""
+    return View(
+        env.target,
+        env.scene.pose(env.scene.blocks[0]),
+        env.slot_poses[style.slot],
+        *env.block_in_slot(style.slot),
+    )
 
 
 class InsertionExpert:
@@ -125,7 +136,7 @@ class InsertionExpert:
     ) -> None:
         """Draw the episode's style from `seed`; `consistent` draws nothing."""
         self._env = env
-        self._style = _Style(env, mode, seed)
+        self._style = Style(env, mode, seed)
         self._phase: Phase = "start"
         self._nudges = 0
         self._nudge_side = 1
@@ -134,13 +145,7 @@ class InsertionExpert:
 
     def act(self, obs: Any, info: dict[str, Any]) -> NDArray[np.float32]:
         """`(2,)` displacement in metres. Reads the simulator, not `obs`."""
-        env = self._env
-        view = _View(
-            env.target,
-            env.scene.pose(env.scene.blocks[0]),
-            env.slot_poses[self._style.slot],
-            *env.block_in_slot(self._style.slot),
-        )
+        view = look(self._env, self._style)
         self._phase = self._next_phase(view)
         delta = {
             "sideways": self._sideways,
@@ -150,7 +155,7 @@ class InsertionExpert:
         }[self._phase](view)
         return np.clip(delta, -0.03, 0.03).astype(np.float32)
 
-    def _next_phase(self, view: _View) -> Phase:
+    def _next_phase(self, view: View) -> Phase:
         moved = abs(view.depth - self._last_depth) > 0.0005
         self._still = 0 if moved else self._still + 1
         self._last_depth = view.depth
@@ -180,7 +185,7 @@ class InsertionExpert:
         room = 0.007 + 0.2 * max(0.0, -depth - 0.06) if self._phase != "sideways" else 0.004
         return "forward" if offset < room else "sideways"
 
-    def _retreat(self, view: _View) -> Array:
+    def _retreat(self, view: View) -> Array:
         """Sideways out of the mouth's way, where no finger fits in front of the block; then back."""
         outward = 1 if view.offset > 0 else -1
         if view.depth > -0.062 and abs(view.offset) < 0.052:
@@ -188,7 +193,7 @@ class InsertionExpert:
             return self._push(view, heading, 0.012, outward)
         return self._push(view, view.slot[2] + math.pi, 0.014, -outward)
 
-    def _nudge(self, view: _View) -> Array:
+    def _nudge(self, view: View) -> Array:
         """Turn a block that has caught a corner at the mouth straight, from behind its far side.
 
         The finger stops where a block that lies straight on the axis would touch it.
@@ -198,47 +203,47 @@ class InsertionExpert:
         x, y = view.in_slot(view.finger)
         y *= side
         behind = view.depth - 0.045
-        if y < _CONTACT - 0.001 and x > behind + 0.006:
+        if y < CONTACT - 0.001 and x > behind + 0.006:
             aim = (behind, y)
-        elif y < _CONTACT + 0.009 and x < along - 0.006:
-            aim = (min(x, behind), _CONTACT + 0.014)
+        elif y < CONTACT + 0.009 and x < along - 0.006:
+            aim = (min(x, behind), CONTACT + 0.014)
         elif abs(x - along) > 0.003:
-            aim = (along, max(y, _CONTACT + 0.012))
+            aim = (along, max(y, CONTACT + 0.012))
         else:
-            aim = (along, max(y - 0.006, _CONTACT))
+            aim = (along, max(y - 0.006, CONTACT))
         return limit_step(view.to_world((aim[0], side * aim[1])) - view.finger, _MAX_STEP)
 
-    def _nudged(self, view: _View) -> bool:
+    def _nudged(self, view: View) -> bool:
         """Whether the nudge has ended."""
-        return self._nudge_side * view.in_slot(view.finger)[1] < _CONTACT + 0.0005 and (
+        return self._nudge_side * view.in_slot(view.finger)[1] < CONTACT + 0.0005 and (
             view.in_slot(view.finger)[0] > view.depth - 0.02
         )
 
-    def _forward(self, view: _View) -> Array:
+    def _forward(self, view: View) -> Array:
         size = abs(view.offset)
         wanted = -math.copysign(min(size / 0.03, 0.5 * math.sqrt(16 * size), 0.5), view.offset)
         wanted += _drift(view.slot[2] + wanted, wanted)
         speed = _SPEED * self._style.speed if view.depth < -0.07 else 0.006
         return self._push(view, view.slot[2] + wanted, speed, self._style.side)
 
-    def _sideways(self, view: _View) -> Array:
+    def _sideways(self, view: View) -> Array:
         heading = view.slot[2] - math.copysign(math.pi / 2, view.offset)
         speed = min(_SPEED * self._style.speed, max(0.002, abs(view.offset)))
         return self._push(view, heading, speed, self._style.side)
 
-    def _push(self, view: _View, heading: float, speed: float, side: int) -> Array:
+    def _push(self, view: View, heading: float, speed: float, side: int) -> Array:
         finger, block = view.finger, view.block
         face, error = self._choose_face(finger, block, heading)
         across = float(np.clip(-TURN_CONSTANT * error / 0.009, -0.016, 0.016))
         gap = abs(face.across - across)
-        touching = face.along < -_CONTACT + 0.006 and abs(face.across) < _HALF + 0.004
-        if touching and face.along > -_CONTACT - 0.03 and gap < 0.02:
-            goal = face.point(-_CONTACT + speed, across)
-            if gap > 0.006 and face.along < -_CONTACT - 0.002:
-                goal = face.point(-_CONTACT - 0.004, across)
+        touching = face.along < -CONTACT + 0.006 and abs(face.across) < HALF + 0.004
+        if touching and face.along > -CONTACT - 0.03 and gap < 0.02:
+            goal = face.point(-CONTACT + speed, across)
+            if gap > 0.006 and face.along < -CONTACT - 0.002:
+                goal = face.point(-CONTACT - 0.004, across)
             return limit_step(goal - finger, _MAX_STEP)
-        own = Circle((block[0], block[1]), _HALF * math.sqrt(2) + RADIUS + 0.004)
-        goal = face.point(-_CONTACT - 0.014, across)
+        own = Circle((block[0], block[1]), HALF * math.sqrt(2) + RADIUS + 0.004)
+        goal = face.point(-CONTACT - 0.014, across)
         here, there = view.angle_from_behind(finger), view.angle_from_behind(goal)
         if view.depth > -_NEAR and abs(there) < math.radians(150):
             side = 1 if there > here else -1  # never between block and slot
@@ -256,18 +261,3 @@ class InsertionExpert:
             error -= math.copysign(quarter, error)
         index = round((heading - error - block[2]) / quarter) % 4
         return see_face(finger, block, index), error
-
-
-class InsertionPrimitiveExpert:
-    """Inserts by whole pushes."""
-
-    def __init__(
-        self, env: BlockInsertionEnv, mode: Mode = "consistent", seed: int | None = None
-    ) -> None:
-        """Draw the episode's style from `seed`; `consistent` draws nothing."""
-        self._env = env
-        self._style = _Style(env, mode, seed)
-
-    def act(self, obs: Any, info: dict[str, Any]) -> NDArray[np.float32]:
-        """`(4,)` push: start and displacement in metres. Reads the simulator, not `obs`."""
-        return np.zeros(4, np.float32)

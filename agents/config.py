@@ -52,6 +52,10 @@ class PolicyConfig:
         n_action_steps: how many of them are executed before the next prediction.
         frame: prefix of the observation fields (`<frame>_xy`, `<frame>_heading`) in whose SE(2)
             frame the network sees the world; None for the world frame.
+        relations: whether the network is also given the differences of all points of the state;
+            see `agents.relations`.
+        views: name prefixes of the blocks whose faces the state is seen from, such as
+            `("blue", "yellow")`; see `agents.views`. Needs actions that start at a point.
         width: width of the encoder and entries of its code.
         depth: layers of the encoder.
         residual: whether the encoder is a pre-activation residual network.
@@ -65,6 +69,8 @@ class PolicyConfig:
     horizon: int = 1
     n_action_steps: int = 1
     frame: str | None = None
+    relations: bool = False
+    views: tuple[str, ...] = ()
     width: int = 256
     depth: int = 3
     residual: bool = False

@@ -19,7 +19,9 @@ from agents.config import PolicyConfig
 from agents.encoders import ObservationEncoder
 from agents.frame import FieldSpec, FrameReader, Pose, from_frame, to_frame
 from agents.normalization import ActionNormalizer, ObservationNormalizer
+from agents.relations import Relations
 from agents.spec import PolicySpec
+from agents.views import ViewEncoder, ViewReader
 
 if TYPE_CHECKING:
     from learning.batches import Batch
@@ -50,6 +52,7 @@ class Policy(nn.Module):
         self.spec = spec
         self.config = config
         self.frame: FrameReader | None = None
+        self.relations: Relations | None = None
         self._action_fields: tuple[FieldSpec, ...] = spec.action_fields
         if config.frame is not None:
             self.frame = FrameReader(config.frame, spec.observation_fields)
@@ -58,19 +61,13 @@ class Policy(nn.Module):
                     f"frame {config.frame!r} needs action_fields in the spec; got none"
                 )
         if "state" in spec.observation:
-            self.observation_normalizer = ObservationNormalizer(spec.observation["state"][0])
+            size = spec.observation["state"][0]
+            if config.relations:
+                self.relations = Relations(spec.observation_fields)
+                size = self.relations.n_features
+            self.observation_normalizer = ObservationNormalizer(size)
         self.action_normalizer = ActionNormalizer(spec.action_dim)
-        self.encoder = ObservationEncoder(
-            spec.observation,
-            config.n_obs_steps,
-            config.width,
-            config.depth,
-            config.residual,
-            config.dropout,
-            config.activation,
-            config.conv_channels,
-            config.random_shift,
-        )
+        self.encoder: ObservationEncoder | ViewEncoder = self._make_encoder()
         self._low = np.asarray(spec.action_low, dtype=np.float32)
         self._high = np.asarray(spec.action_high, dtype=np.float32)
         self._generator = torch.Generator().manual_seed(0)
@@ -78,6 +75,41 @@ class Policy(nn.Module):
         self._plan: Tensor | None = None  # (B, horizon, A), world frame, raw units
         self._decided_at: Pose | None = None  # of the frame, when the plan was made
         self._step_in_plan = 0
+
+    def _make_encoder(self) -> ObservationEncoder | ViewEncoder:
+        config, spec = self.config, self.spec
+        if not config.views:
+            shapes = dict(spec.observation)
+            if self.relations is not None:
+                shapes["state"] = (self.relations.n_features,)
+            return ObservationEncoder(
+                shapes,
+                config.n_obs_steps,
+                config.width,
+                config.depth,
+                config.residual,
+                config.dropout,
+                config.activation,
+                config.conv_channels,
+                config.random_shift,
+            )
+        if set(spec.observation) != {"state"} or config.n_obs_steps != 1 or config.horizon != 1:
+            raise ValueError(
+                "views need state observations, n_obs_steps 1 and horizon 1; got "
+                f"{sorted(spec.observation)}, {config.n_obs_steps} and {config.horizon}"
+            )
+        if config.frame is not None:
+            raise ValueError("views and frame exclude each other: a view is a frame; drop one")
+        reader = ViewReader(config.views, spec.observation_fields, spec.action_fields)
+        return ViewEncoder(
+            reader,
+            spec.action_dim,
+            config.width,
+            config.depth,
+            config.residual,
+            config.dropout,
+            config.activation,
+        )
 
     @property
     def flat_action_dim(self) -> int:
@@ -160,6 +192,9 @@ class Policy(nn.Module):
             turned = turned.repeat_interleave(torch.tensor([f.size for f in self._action_fields]))
             low, high = low.masked_fill(turned, -torch.inf), high.masked_fill(turned, torch.inf)
         self.action_normalizer.fit(actions, low, high)
+        if isinstance(self.encoder, ViewEncoder):
+            normalizer = self.action_normalizer
+            self.encoder.fit(state[:, -1].float(), actions[:, 0], normalizer.low, normalizer.high)
 
     def forward(self, batch: Batch, generator: torch.Generator) -> tuple[Tensor, dict[str, Tensor]]:
         """The same as `loss`; lets wrappers such as DistributedDataParallel call the module."""
@@ -231,7 +266,9 @@ class Policy(nn.Module):
         return None if self.frame is None else self.frame(state[:, -1])
 
     def _state_to_frame(self, state: Tensor, pose: Pose | None) -> Tensor:
-        return state if pose is None else to_frame(state, self.spec.observation_fields, pose)
+        if pose is not None:
+            state = to_frame(state, self.spec.observation_fields, pose)
+        return state if self.relations is None else self.relations(state)
 
     def _actions_to_frame(self, actions: Tensor, pose: Pose | None) -> Tensor:
         return actions if pose is None else to_frame(actions, self._action_fields, pose)
@@ -242,7 +279,7 @@ class Policy(nn.Module):
         """Code of raw observations `(B, T, ...)`, and the pose that actions are relative to."""
         inputs = dict(observations)
         pose = None
-        if "state" in inputs:
+        if "state" in inputs and not isinstance(self.encoder, ViewEncoder):
             state = inputs["state"].float()
             pose = self._pose(state)
             inputs["state"] = self.observation_normalizer(self._state_to_frame(state, pose))
@@ -359,9 +396,9 @@ class Policy(nn.Module):
             else:
                 array = np.asarray(array, dtype=np.float32)
                 if not np.isfinite(array).all():
-                    bad = int(np.argwhere(~np.isfinite(array))[0, -1])
+                    where = tuple(np.argwhere(~np.isfinite(array))[0])
                     raise ValueError(
-                        f"obs {key!r} must be finite; entry {bad} is {array[..., bad]}"
+                        f"obs {key!r} must be finite; entry {where[-1]} is {array[where]}"
                     )
             tensors[key] = torch.as_tensor(array, device=self.device)
         if len(set(sizes.values())) > 1:

@@ -6,12 +6,13 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from agents.config import PolicyConfig, check_limits
 from agents.mixture import Mixture, MixtureHead
 from agents.policy import Policy
 from agents.spec import PolicySpec
+from agents.views import ViewEncoder, ViewMixture, ViewMixtureHead
 
 DECODINGS = ("sample", "mean")
 
@@ -54,8 +55,11 @@ class MdnPolicy(Policy):
     def __init__(self, spec: PolicySpec, config: MdnConfig) -> None:
         """Build the mixture head."""
         super().__init__(spec, config)
-        self.head = MixtureHead(
-            config.width, self.flat_action_dim, config.n_components, config.min_std
+        sizes = (config.width, self.flat_action_dim, config.n_components, config.min_std)
+        self.head: nn.Module = (
+            ViewMixtureHead(self.encoder, *sizes)
+            if isinstance(self.encoder, ViewEncoder)
+            else MixtureHead(*sizes)
         )
 
     def objective(
@@ -67,7 +71,7 @@ class MdnPolicy(Policy):
 
     def predict(self, code: Tensor, generator: torch.Generator, previous: Tensor | None) -> Tensor:
         """A draw from the mixture, or the likeliest mean; see `Policy.predict`."""
-        mixture: Mixture = self.head(code)
+        mixture: Mixture | ViewMixture = self.head(code)
         if self.config.decode == "mean":
             return mixture.likeliest_mean().clamp(-1, 1)
         return mixture.sample(1, generator)[:, 0].clamp(-1, 1)

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from agents.config import PolicyConfig
 from agents.policy import Policy
 from agents.spec import PolicySpec
+from agents.views import ViewEncoder, ViewRegressionHead
 
 
 @dataclass(frozen=True)
@@ -34,7 +35,9 @@ class MsePolicy(Policy):
     def __init__(self, spec: PolicySpec, config: MseConfig) -> None:
         """Build the output layer."""
         super().__init__(spec, config)
-        self.head = nn.Linear(config.width, self.flat_action_dim)
+        self.head: nn.Module = nn.Linear(config.width, self.flat_action_dim)
+        if isinstance(self.encoder, ViewEncoder):
+            self.head = ViewRegressionHead(self.encoder, config.width, spec.action_dim)
 
     def objective(
         self, code: Tensor, target: Tensor, generator: torch.Generator

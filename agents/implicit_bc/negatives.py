@@ -12,7 +12,7 @@ from agents.implicit_bc.config import NEGATIVES, ImplicitConfig
 from agents.implicit_bc.dfo import dfo
 from agents.implicit_bc.energy import EnergyFunction
 from agents.implicit_bc.langevin import langevin
-from agents.mixture import Mixture
+from agents.implicit_bc.proposal import AnyMixture
 from agents.sampling import uniform
 
 
@@ -29,7 +29,7 @@ class Context:
 
     target: Tensor
     energy: EnergyFunction
-    mixture: Mixture | None
+    mixture: AnyMixture | None
     config: ImplicitConfig
 
 

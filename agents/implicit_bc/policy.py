@@ -29,11 +29,11 @@ from agents.implicit_bc.energy import (
 from agents.implicit_bc.info_nce import accuracy, expert_rank, info_nce
 from agents.implicit_bc.langevin import gradient_penalty, minimise
 from agents.implicit_bc.negatives import Context, draw_negatives
-from agents.implicit_bc.proposal import Proposal
-from agents.mixture import Mixture
+from agents.implicit_bc.proposal import AnyMixture, Proposal
 from agents.policy import Policy
 from agents.sampling import normal, uniform
 from agents.spec import PolicySpec
+from agents.views import ViewEncoder, ViewEnergy
 
 HELD_OUT_NEGATIVES = 255
 """Uniform counter-examples in validation, whatever training uses: 256 choices, chance 0.4 %."""
@@ -54,21 +54,24 @@ class ImplicitPolicy(Policy):
     def __init__(self, spec: PolicySpec, config: ImplicitConfig) -> None:
         """Build the energy and, if counter-examples come from it, the proposal."""
         super().__init__(spec, config)
-        model = AutoregressiveEnergy if config.inference == "autoregressive" else EnergyModel
-        self.energy: EnergyModel | AutoregressiveEnergy = model(
-            config.width,
-            self.flat_action_dim,
-            config.head_width,
-            config.head_depth,
-            config.activation,
-        )
+        sizes = (config.width, self.flat_action_dim, config.head_width, config.head_depth)
+        views = self.encoder if isinstance(self.encoder, ViewEncoder) else None
+        self.energy: EnergyModel | AutoregressiveEnergy | ViewEnergy
+        if config.inference == "autoregressive":
+            if views is not None:
+                raise ValueError("views and autoregressive inference exclude each other; drop one")
+            self.energy = AutoregressiveEnergy(*sizes, config.activation)
+        elif views is not None:
+            self.energy = ViewEnergy(views, *sizes, config.activation)
+        else:
+            self.energy = EnergyModel(*sizes, config.activation)
         if config.spectral_norm:
             constrain_spectral_norm(self.encoder)
             constrain_spectral_norm(self.energy)
         self.proposal: Proposal | None = None
         if config.share("proposal"):
             self.proposal = Proposal(
-                config.width, self.flat_action_dim, config.share("uniform"), config.proposal
+                config.width, self.flat_action_dim, config.share("uniform"), config.proposal, views
             )
         self._code: Tensor | None = None
 
@@ -151,7 +154,7 @@ class ImplicitPolicy(Policy):
     def _bind(
         self,
         code: Tensor,
-        mixture: Mixture | None = None,
+        mixture: AnyMixture | None = None,
         previous: Tensor | None = None,
         differentiable: bool = False,
     ) -> EnergyFunction:
@@ -195,7 +198,7 @@ class ImplicitPolicy(Policy):
         code: Tensor,
         n: int,
         generator: torch.Generator,
-        mixture: Mixture | None,
+        mixture: AnyMixture | None,
         previous: Tensor | None,
     ) -> Tensor:
         """`(B, n, A)`: the last decision and its copies, draws from the proposal, uniform draws."""
@@ -250,5 +253,8 @@ class ImplicitPolicy(Policy):
         return energies
 
 
-def _cloned(mixture: Mixture | None) -> Mixture | None:
-    return None if mixture is None else Mixture(*(part.clone() for part in mixture))
+def _cloned(mixture: AnyMixture | None) -> AnyMixture | None:
+    if mixture is None:
+        return None
+    tensors = {k: v.clone() for k, v in mixture._asdict().items() if isinstance(v, Tensor)}
+    return mixture._replace(**tensors)

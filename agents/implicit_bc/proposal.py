@@ -17,6 +17,9 @@ from torch import Tensor, nn
 from agents.config import check_limits
 from agents.mixture import Mixture, MixtureHead
 from agents.sampling import uniform
+from agents.views import ViewEncoder, ViewMixture, ViewMixtureHead
+
+AnyMixture = Mixture | ViewMixture
 
 
 @dataclass(frozen=True)
@@ -57,24 +60,31 @@ class Proposal(nn.Module):
         action_dim: entries of an action.
         uniform_share: u, in [0, 1).
         config: settings.
+        views: the encoder, where the codes are of views.
     """
 
     def __init__(
-        self, code_dim: int, action_dim: int, uniform_share: float, config: ProposalConfig
+        self,
+        code_dim: int,
+        action_dim: int,
+        uniform_share: float,
+        config: ProposalConfig,
+        views: ViewEncoder | None = None,
     ) -> None:
         """Build the mixture head."""
         super().__init__()
         self.action_dim, self.uniform_share = action_dim, uniform_share
-        self.head = MixtureHead(
-            code_dim, action_dim, config.n_components, config.min_std, config.hidden
+        sizes = (code_dim, action_dim, config.n_components, config.min_std, config.hidden)
+        self.head: nn.Module = (
+            MixtureHead(*sizes) if views is None else ViewMixtureHead(views, *sizes)
         )
 
-    def forward(self, code: Tensor) -> Mixture:
+    def forward(self, code: Tensor) -> AnyMixture:
         """The Gaussian part, without gradients into the code: r alone shapes the encoder."""
-        mixture: Mixture = self.head(code.detach())
+        mixture: AnyMixture = self.head(code.detach())
         return mixture
 
-    def nll(self, mixture: Mixture, target: Tensor) -> Tensor:
+    def nll(self, mixture: AnyMixture, target: Tensor) -> Tensor:
         """Negative log likelihood of expert actions under the Gaussian part.
 
         Args:
@@ -86,7 +96,7 @@ class Proposal(nn.Module):
         """
         return -mixture.log_prob(target[:, None]).mean()
 
-    def log_prob(self, mixture: Mixture, actions: Tensor) -> Tensor:
+    def log_prob(self, mixture: AnyMixture, actions: Tensor) -> Tensor:
         """Log density of q inside the box.
 
         Args:
@@ -104,7 +114,7 @@ class Proposal(nn.Module):
         return torch.logaddexp(density + math.log1p(-self.uniform_share), other)
 
     @torch.no_grad()
-    def sample(self, mixture: Mixture, n: int, generator: torch.Generator) -> Tensor:
+    def sample(self, mixture: AnyMixture, n: int, generator: torch.Generator) -> Tensor:
         """Draws from q, the uniform part in its exact share (rounded).
 
         The Gaussians' tails outside the box stay where they are: pulled to its edge they would be

@@ -1,0 +1,467 @@
+"""Object-centred views: a state seen from every face of every block, by one shared network.
+
+A push has a meaning relative to the face it lands on. Seen from that face all pushes look alike,
+whichever block it is and however it is turned, so one network serves all faces and learns from
+every demonstration. A state with n blocks has 4 n views (a square block looks the same after a
+quarter turn); an action is judged from the face that its start point lies behind.
+
+The heads that go with it take the place of a policy's ordinary ones: an energy per candidate in its
+own view, a mixture over all views, and, for regression, an average of all views' actions weighted
+by attention. All methods thus get the same help, and differ in their losses alone.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from agents.encoders import Mlp, make_activation
+from agents.frame import FieldSpec, Pose, to_frame
+from agents.mixture import LOG_2PI
+from agents.normalization import ObservationNormalizer
+from agents.relations import fine
+from agents.sampling import normal, uniform
+
+FACES = 4
+STD_FLOOR = 0.002
+"""Smallest scale of an action entry seen from its face, metres."""
+
+
+class ViewReader:
+    """Finds the blocks in a state and looks at the state from their faces.
+
+    Args:
+        groups: name prefixes; `("blue", "yellow")` finds `blue1_xy` and `blue1_yaw4` and so on.
+            Blocks of one prefix are alike.
+        fields: of the state.
+        action_fields: of the action; the first must be the point where a push starts.
+
+    Raises:
+        ValueError: if a prefix names no block, or the action starts at no point.
+    """
+
+    def __init__(
+        self,
+        groups: Sequence[str],
+        fields: Sequence[FieldSpec],
+        action_fields: Sequence[FieldSpec],
+    ) -> None:
+        """Find the fields of every block."""
+        if not action_fields or action_fields[0].kind != "point":
+            raise ValueError(
+                "views need an action that starts with a point field, such as a push's start; got "
+                f"{[field.name for field in action_fields] or 'no action fields'}"
+            )
+        starts: dict[str, int] = {}
+        at = 0
+        for field in fields:
+            starts[field.name] = at
+            at += field.size
+        self.fields, self.action_fields = tuple(fields), tuple(action_fields)
+        self.groups = tuple(groups)
+        blocks: list[tuple[int, int, int]] = []
+        taken: set[str] = set()
+        for group_index, group in enumerate(groups):
+            names = [
+                name.removesuffix("_xy")
+                for name in starts
+                if name.endswith("_xy") and name.removesuffix("_xy").rstrip("0123456789") == group
+            ]
+            names = [name for name in names if f"{name}_yaw4" in starts]
+            if not names:
+                known = sorted(n.removesuffix("_yaw4") for n in starts if n.endswith("_yaw4"))
+                raise ValueError(
+                    f"views {group!r} found no block in the state; blocks: {', '.join(known)}"
+                )
+            blocks += [(group_index, starts[f"{n}_xy"], starts[f"{n}_yaw4"]) for n in names]
+            taken |= {f"{n}{end}" for n in names for end in ("_xy", "_yaw4")}
+        self.group_of = torch.tensor([block[0] for block in blocks])
+        self._xy = torch.tensor([[block[1], block[1] + 1] for block in blocks])
+        self._yaw4 = torch.tensor([[block[2], block[2] + 1] for block in blocks])
+        self._rest = tuple(field for field in fields if field.name not in taken)
+        self._rest_index = torch.tensor(
+            [
+                starts[field.name] + i
+                for field in self._rest
+                for i in range(field.size)
+            ],
+            dtype=torch.long,
+        )
+        self.n_blocks = len(blocks)
+        self.n_views = FACES * self.n_blocks
+        points: list[int] = []
+        at = 0
+        for field in self._rest:
+            points += range(at, at + 2) if field.kind == "point" else ()
+            at += field.size
+        self._rest_points = torch.tensor(points, dtype=torch.long)
+        n_own = len(self.groups) + 4 + len(self._rest_index) + len(points)
+        self.n_features = n_own + (self.n_blocks - 1) * (6 + len(self.groups))
+
+    def poses(self, state: Tensor) -> Tensor:
+        """`(B, V, 4)` x, y, cos, sin of every view of `(B, D)` raw states; x points into the face."""
+        xy, yaw4 = state[:, self._xy], state[:, self._yaw4]
+        yaw = torch.atan2(yaw4[..., 1], yaw4[..., 0]) / 4
+        turns = torch.arange(FACES, device=state.device) * (math.pi / 2)
+        angle = yaw[..., None] + turns  # (B, n, 4)
+        origin = xy[:, :, None].expand(-1, -1, FACES, -1)
+        return torch.cat((origin, angle.cos()[..., None], angle.sin()[..., None]), -1).flatten(1, 2)
+
+    def features(self, state: Tensor, poses: Tensor) -> Tensor:
+        """What each view sees.
+
+        Args:
+            state: `(B, D)` raw.
+            poses: `(B, V, 4)` from `poses`.
+
+        Returns:
+            `(B, V, F)`: the own kind, the own pose, the state's other fields in the view's frame,
+            and the other blocks from near to far.
+        """
+        n_rows, n, device = state.shape[0], self.n_blocks, state.device
+        kinds = nn.functional.one_hot(self.group_of.to(device), len(self.groups)).to(state.dtype)
+        own = kinds.repeat_interleave(FACES, dim=0).expand(n_rows, -1, -1)
+        flat = Pose(poses[..., :2].flatten(0, 1), poses[..., 2:].flatten(0, 1))
+        parts = [own, poses]
+        if len(self._rest_index):
+            rest = state[:, self._rest_index].repeat_interleave(self.n_views, dim=0)
+            seen = to_frame(rest, self._rest, flat).unflatten(0, (n_rows, self.n_views))
+            parts += [seen, fine(seen[..., self._rest_points])]
+        if n > 1:
+            offset = state[:, self._xy][:, None] - poses[:, :, None, :2]  # (B, V, n, 2)
+            local = _turned_back(offset, poses[:, :, None, 2:])
+            angle4 = 4 * torch.atan2(poses[..., 3], poses[..., 2])[:, :, None]
+            yaw4 = state[:, self._yaw4][:, None].expand(-1, self.n_views, -1, -1)
+            turn = torch.stack((angle4.cos(), angle4.sin()), dim=-1)
+            kind = kinds.expand(n_rows, self.n_views, -1, -1)
+            others = torch.cat((local, fine(local), _turned_back(yaw4, turn), kind), dim=-1)
+            # The own block is the nearest, at distance 0: it comes first and is left out.
+            order = local.square().sum(-1).argsort(dim=-1)[..., 1:]
+            index = order[..., None].expand(-1, -1, -1, others.shape[-1])
+            parts.append(others.gather(2, index).flatten(2))
+        return torch.cat(parts, dim=-1)
+
+    def local(self, actions: Tensor, poses: Tensor) -> Tensor:
+        """Raw actions `(..., A)` in views `(..., 4)`; leading axes broadcast."""
+        parts: list[Tensor] = []
+        at = 0
+        for field in self.action_fields:
+            part = actions[..., at : at + field.size]
+            at += field.size
+            if field.kind == "point":
+                part = _turned_back(part - poses[..., :2], poses[..., 2:])
+            elif field.kind == "vector":
+                part = _turned_back(part, poses[..., 2:])
+            parts.append(part.expand(*poses.shape[:-1], -1) if part.ndim < poses.ndim else part)
+        return torch.cat(parts, dim=-1)
+
+    def world(self, local: Tensor, poses: Tensor) -> Tensor:
+        """Inverse of `local`: `(..., A)` seen from `(..., 4)` back to the world."""
+        back = poses[..., 2:] * torch.tensor([1.0, -1.0], device=poses.device)
+        parts: list[Tensor] = []
+        at = 0
+        for field in self.action_fields:
+            part = local[..., at : at + field.size]
+            at += field.size
+            if field.kind == "point":
+                part = _turned_back(part, back) + poses[..., :2]
+            elif field.kind == "vector":
+                part = _turned_back(part, back)
+            parts.append(part)
+        return torch.cat(parts, dim=-1)
+
+    def owner(self, actions: Tensor, poses: Tensor) -> Tensor:
+        """View that each action is judged from: the face of the nearest block that it starts behind.
+
+        Args:
+            actions: `(B, N, A)` raw, world frame.
+            poses: `(B, V, 4)`.
+
+        Returns:
+            `(B, N)` int64.
+        """
+        first = poses[:, ::FACES]  # (B, n, 4): the four views of a block share its centre
+        offset = actions[:, :, None, :2] - first[:, None, :, :2]
+        block = offset.square().sum(-1).argmin(dim=-1)  # (B, N)
+        pose = first.gather(1, block[..., None].expand(-1, -1, 4))
+        x, y = _turned_back(actions[..., :2] - pose[..., :2], pose[..., 2:]).unbind(-1)
+        face = torch.stack((x, y, -x, -y), dim=-1).argmin(dim=-1)
+        return block * FACES + face
+
+
+def _turned_back(pairs: Tensor, rotation: Tensor) -> Tensor:
+    """xy pairs rotated by minus the angle whose cos and sin are `rotation`."""
+    x, y = pairs[..., 0], pairs[..., 1]
+    c, s = rotation[..., 0], rotation[..., 1]
+    return torch.stack((c * x + s * y, c * y - s * x), dim=-1)
+
+
+class ViewEncoder(nn.Module):
+    """Codes of all views, with the views' poses behind them, and the scales of local actions.
+
+    Args:
+        reader: how to look.
+        action_dim: entries of an action.
+        width: entries of a code.
+        depth: layers.
+        residual: whether the network is residual.
+        dropout: dropout.
+        activation: `relu` or `silu`.
+    """
+
+    low: Tensor
+    high: Tensor
+    mean: Tensor
+    std: Tensor
+
+    def __init__(
+        self,
+        reader: ViewReader,
+        action_dim: int,
+        width: int,
+        depth: int,
+        residual: bool,
+        dropout: float,
+        activation: str,
+    ) -> None:
+        """Build the shared network."""
+        super().__init__()
+        self.reader = reader
+        self.normalizer = ObservationNormalizer(reader.n_features)
+        self.trunk = Mlp(reader.n_features, width, depth, residual, dropout, activation)
+        self.register_buffer("low", -torch.ones(action_dim))
+        self.register_buffer("high", torch.ones(action_dim))
+        self.register_buffer("mean", torch.zeros(action_dim))
+        self.register_buffer("std", torch.ones(action_dim))
+
+    def fit(self, state: Tensor, actions: Tensor, low: Tensor, high: Tensor) -> None:
+        """Take scales from data.
+
+        Args:
+            state: `(M, D)` raw.
+            actions: `(M, A)` raw.
+            low: `(A,)` what the normalised -1 of the policy's actions means.
+            high: `(A,)` and +1.
+        """
+        poses = self.reader.poses(state)
+        self.normalizer.fit(self.reader.features(state, poses).flatten(0, 1))
+        owner = self.reader.owner(actions[:, None], poses)
+        own = poses.gather(1, owner[..., None].expand(-1, -1, 4))[:, 0]
+        local = self.reader.local(actions, own)
+        self.mean.copy_(local.median(dim=0).values)
+        self.std.copy_(local.std(dim=0).clamp_min(STD_FLOOR))
+        self.low.copy_(low)
+        self.high.copy_(high)
+
+    def forward(
+        self, observations: dict[str, Tensor], generator: torch.Generator | None = None
+    ) -> Tensor:
+        """`(B, V, C + 4)`: code and pose of every view of the present raw state `(B, T, D)`."""
+        state = observations["state"][:, -1].float()
+        poses = self.reader.poses(state)
+        code = self.trunk(self.normalizer(self.reader.features(state, poses)))
+        return torch.cat((code, poses), dim=-1)
+
+    def raw(self, actions: Tensor) -> Tensor:
+        """Normalised actions, `(..., A)` in [-1, 1], in raw units."""
+        return self.low + (actions + 1) * (self.high - self.low) / 2
+
+    def normalized(self, actions: Tensor) -> Tensor:
+        """Inverse of `raw`."""
+        return 2 * (actions - self.low) / (self.high - self.low) - 1
+
+
+class ViewEnergy(nn.Module):
+    """Energy of each candidate, judged from the view that owns it. Lower is better.
+
+    Args:
+        encoder: gives the views; not a part of this module.
+        code_dim: entries of a code.
+        action_dim: entries of an action.
+        width: width of the head.
+        depth: hidden layers after the fusion.
+        activation: `relu` or `silu`.
+    """
+
+    def __init__(
+        self,
+        encoder: ViewEncoder,
+        code_dim: int,
+        action_dim: int,
+        width: int,
+        depth: int,
+        activation: str = "relu",
+    ) -> None:
+        """Build the shared head."""
+        super().__init__()
+        self._encoder = (encoder,)  # in a tuple: its parameters belong to the policy, not to here
+        self.code_projection = nn.Linear(code_dim, width)
+        self.action_embedding = nn.Linear(2 * action_dim, width, bias=False)
+        self.hidden = nn.ModuleList([nn.Linear(width, width) for _ in range(depth)])
+        self.out = nn.Linear(width, 1, bias=False)
+        self.activation = make_activation(activation)
+
+    def forward(self, code: Tensor, actions: Tensor) -> Tensor:
+        """Energies `(B, N)` of normalised actions `(B, N, A)` given codes `(B, V, C + 4)`."""
+        encoder = self._encoder[0]
+        codes, poses = code[..., :-4], code[..., -4:]
+        raw = encoder.raw(actions)
+        owner = encoder.reader.owner(raw.detach(), poses)
+        pose = poses.gather(1, owner[..., None].expand(-1, -1, 4))
+        z = (encoder.reader.local(raw, pose) - encoder.mean) / encoder.std
+        # Candidates lie up to hundreds of deviations away; asinh keeps both them and millimetres.
+        seen = self.action_embedding(torch.cat((torch.asinh(z), z.clamp(-3, 3)), dim=-1))
+        projected = self.code_projection(codes)
+        index = owner[..., None].expand(-1, -1, projected.shape[-1])
+        h = self.activation(seen + projected.gather(1, index))
+        for layer in self.hidden:
+            h = self.activation(layer(h))
+        energy: Tensor = self.out(h).squeeze(-1)
+        return energy
+
+    def bind(self, code: Tensor) -> _Bound:
+        """The energy of given codes as a function of actions."""
+        return _Bound(self, code)
+
+
+class _Bound(NamedTuple):
+    model: ViewEnergy
+    code: Tensor
+
+    def __call__(self, actions: Tensor) -> Tensor:
+        energy: Tensor = self.model(self.code, actions)
+        return energy
+
+
+class ViewMixture(NamedTuple):
+    """Gaussian mixtures whose components live in the views.
+
+    Attributes:
+        log_weights: `(B, V K)` log probabilities.
+        means: `(B, V K, A)` in deviations of local actions.
+        log_stds: `(B, V K, A)`.
+        poses: `(B, V, 4)`.
+        encoder: scales.
+    """
+
+    log_weights: Tensor
+    means: Tensor
+    log_stds: Tensor
+    poses: Tensor
+    encoder: ViewEncoder
+
+    def log_prob(self, actions: Tensor) -> Tensor:
+        """Log density `(B, N)` of normalised world actions `(B, N, A)`."""
+        encoder = self.encoder
+        local = encoder.reader.local(encoder.raw(actions)[:, :, None], self.poses[:, None])
+        z = ((local - encoder.mean) / encoder.std)[:, :, :, None]  # (B, N, V, 1, A)
+        shape = (self.poses.shape[1], -1)
+        means = self.means.unflatten(1, shape)[:, None]
+        log_stds = self.log_stds.unflatten(1, shape)[:, None]
+        squared = ((z - means) * torch.exp(-log_stds)).square().sum(-1)
+        density = (
+            self.log_weights.unflatten(1, shape)[:, None]
+            - 0.5 * squared
+            - log_stds.sum(-1)
+            - 0.5 * LOG_2PI * actions.shape[-1]
+        )
+        # A rotation keeps volume; the two scales do not.
+        volume = torch.log((encoder.high - encoder.low) / 2 / encoder.std).sum()
+        return torch.logsumexp(density.flatten(2), dim=-1) + volume
+
+    def sample(self, n: int, generator: torch.Generator) -> Tensor:
+        """`(B, n, A)` normalised world actions."""
+        cumulative = self.log_weights.exp().cumsum(dim=-1)
+        pick = uniform((cumulative.shape[0], n), generator, cumulative)
+        chosen = torch.searchsorted(cumulative, pick).clamp_max_(cumulative.shape[1] - 1)
+        index = chosen[..., None].expand(-1, -1, self.means.shape[-1])
+        means, stds = self.means.gather(1, index), self.log_stds.gather(1, index).exp()
+        z = means + stds * normal(tuple(means.shape), generator, means)
+        return self._to_world(z, chosen)
+
+    def likeliest_mean(self) -> Tensor:
+        """Mean of the component with the highest density at its own mean, `(B, A)`."""
+        best = (self.log_weights - self.log_stds.sum(-1)).argmax(dim=-1, keepdim=True)
+        index = best[..., None].expand(-1, -1, self.means.shape[-1])
+        return self._to_world(self.means.gather(1, index), best)[:, 0]
+
+    def _to_world(self, z: Tensor, component: Tensor) -> Tensor:
+        encoder = self.encoder
+        per_view = self.log_weights.shape[1] // self.poses.shape[1]
+        view = torch.div(component, per_view, rounding_mode="floor")
+        pose = self.poses.gather(1, view[..., None].expand(-1, -1, 4))
+        return encoder.normalized(encoder.reader.world(z * encoder.std + encoder.mean, pose))
+
+
+class ViewMixtureHead(nn.Module):
+    """Maps the codes of all views to one mixture.
+
+    Args:
+        encoder: gives the views; not a part of this module.
+        code_dim: entries of a code.
+        action_dim: entries of an action.
+        n_components: Gaussians per view.
+        min_std: smallest standard deviation, in deviations of local actions.
+        hidden: width of one hidden layer, or 0 for none.
+    """
+
+    def __init__(
+        self,
+        encoder: ViewEncoder,
+        code_dim: int,
+        action_dim: int,
+        n_components: int,
+        min_std: float,
+        hidden: int = 0,
+    ) -> None:
+        """Build the shared head."""
+        super().__init__()
+        self._encoder = (encoder,)
+        self.n_components, self.action_dim, self.min_std = n_components, action_dim, min_std
+        layers: list[nn.Module] = [nn.Linear(code_dim, hidden), nn.ReLU()] if hidden else []
+        last = nn.Linear(hidden or code_dim, n_components * (1 + 2 * action_dim))
+        with torch.no_grad():
+            last.weight.mul_(0.1)
+            last.bias.mul_(0.1)
+        self.layers = nn.Sequential(*layers, last)
+
+    def forward(self, code: Tensor) -> ViewMixture:
+        """Maps `(B, V, C + 4)` codes to mixtures."""
+        k, a = self.n_components, self.action_dim
+        weights, means, stds = self.layers(code[..., :-4]).split((k, k * a, k * a), dim=-1)
+        std = nn.functional.softplus(stds.unflatten(-1, (k, a))) + self.min_std
+        return ViewMixture(
+            weights.flatten(1).log_softmax(dim=-1),
+            means.unflatten(-1, (k, a)).flatten(1, 2),
+            std.log().flatten(1, 2),
+            code[..., -4:],
+            self._encoder[0],
+        )
+
+
+class ViewRegressionHead(nn.Module):
+    """Average of all views' actions, weighted by attention.
+
+    Args:
+        encoder: gives the views; not a part of this module.
+        code_dim: entries of a code.
+        action_dim: entries of an action.
+    """
+
+    def __init__(self, encoder: ViewEncoder, code_dim: int, action_dim: int) -> None:
+        """Build the shared head."""
+        super().__init__()
+        self._encoder = (encoder,)
+        self.layer = nn.Linear(code_dim, 1 + action_dim)
+
+    def forward(self, code: Tensor) -> Tensor:
+        """Maps `(B, V, C + 4)` codes to `(B, A)` normalised world actions."""
+        encoder = self._encoder[0]
+        out = self.layer(code[..., :-4])
+        local = out[..., 1:] * encoder.std + encoder.mean
+        actions = encoder.normalized(encoder.reader.world(local, code[..., -4:]))
+        return (out[..., :1].softmax(dim=1) * actions).sum(dim=1)

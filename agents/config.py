@@ -17,6 +17,7 @@ LIMITS: dict[str, tuple[float, float]] = {
     "width": (1, 8192),
     "depth": (1, 64),
     "dropout": (0.0, 0.95),
+    "action_noise": (0.0, 1e3),
     "random_shift": (0, 64),
 }
 
@@ -52,6 +53,9 @@ class PolicyConfig:
         n_action_steps: how many of them are executed before the next prediction.
         frame: prefix of the observation fields (`<frame>_xy`, `<frame>_heading`) in whose SE(2)
             frame the network sees the world; None for the world frame.
+        action_noise: standard deviation of the noise on the demonstrated actions in training, raw
+            units. A script that never errs leaves no density to estimate: telling its exact actions
+            from others becomes so easy that which of them to choose is never learned.
         relations: whether the network is also given the differences of all points of the state;
             see `agents.relations`.
         views: name prefixes of the blocks whose faces the state is seen from, such as
@@ -69,6 +73,7 @@ class PolicyConfig:
     horizon: int = 1
     n_action_steps: int = 1
     frame: str | None = None
+    action_noise: float = 0.0
     relations: bool = False
     views: tuple[str, ...] = ()
     width: int = 256

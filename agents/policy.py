@@ -20,6 +20,7 @@ from agents.encoders import ObservationEncoder
 from agents.frame import FieldSpec, FrameReader, Pose, from_frame, to_frame
 from agents.normalization import ActionNormalizer, ObservationNormalizer
 from agents.relations import Relations
+from agents.sampling import normal
 from agents.spec import PolicySpec
 from agents.views import ViewEncoder, ViewReader
 
@@ -41,6 +42,8 @@ class Policy(nn.Module):
 
     method: ClassVar[str]
     config_class: ClassVar[type[PolicyConfig]] = PolicyConfig
+    has_views: ClassVar[bool] = False
+    """Whether the method has heads for `agents.views`."""
 
     def __init__(self, spec: PolicySpec, config: PolicyConfig) -> None:
         """Build normalisers and encoder; they are the same for every method."""
@@ -55,6 +58,8 @@ class Policy(nn.Module):
         self.relations: Relations | None = None
         self._action_fields: tuple[FieldSpec, ...] = spec.action_fields
         if config.frame is not None:
+            if config.views:
+                raise ValueError("views and frame exclude each other: a view is a frame; drop one")
             self.frame = FrameReader(config.frame, spec.observation_fields)
             if not spec.action_fields:
                 raise ValueError(
@@ -93,13 +98,13 @@ class Policy(nn.Module):
                 config.conv_channels,
                 config.random_shift,
             )
+        if not self.has_views:
+            raise ValueError(f"{self.method} has no heads for views; leave views empty")
         if set(spec.observation) != {"state"} or config.n_obs_steps != 1 or config.horizon != 1:
             raise ValueError(
                 "views need state observations, n_obs_steps 1 and horizon 1; got "
                 f"{sorted(spec.observation)}, {config.n_obs_steps} and {config.horizon}"
             )
-        if config.frame is not None:
-            raise ValueError("views and frame exclude each other: a view is a frame; drop one")
         reader = ViewReader(config.views, spec.observation_fields, spec.action_fields)
         return ViewEncoder(
             reader,
@@ -256,7 +261,11 @@ class Policy(nn.Module):
             key: batch.observations[key].to(self.device) for key in self.spec.observation
         }
         code, pose = self._encode(observations, generator)
-        local = self._actions_to_frame(batch.actions.to(self.device).float(), pose)
+        actions = batch.actions.to(self.device).float()
+        if self.training and self.config.action_noise:
+            noise = normal(tuple(actions.shape), generator, actions)
+            actions = actions + self.config.action_noise * noise
+        local = self._actions_to_frame(actions, pose)
         return code, self.action_normalizer(local).flatten(1)
 
     # Frames and normalisation.

@@ -50,6 +50,7 @@ class MdnPolicy(Policy):
 
     method: ClassVar[str] = "mdn"
     config_class: ClassVar[type[PolicyConfig]] = MdnConfig
+    has_views: ClassVar[bool] = True
     config: MdnConfig
 
     def __init__(self, spec: PolicySpec, config: MdnConfig) -> None:

@@ -31,6 +31,7 @@ class MsePolicy(Policy):
 
     method: ClassVar[str] = "mse"
     config_class: ClassVar[type[PolicyConfig]] = MseConfig
+    has_views: ClassVar[bool] = True
 
     def __init__(self, spec: PolicySpec, config: MseConfig) -> None:
         """Build the output layer."""

@@ -49,6 +49,7 @@ class ImplicitPolicy(Policy):
 
     method: ClassVar[str] = "ibc"
     config_class: ClassVar[type[PolicyConfig]] = ImplicitConfig
+    has_views: ClassVar[bool] = True
     config: ImplicitConfig
 
     def __init__(self, spec: PolicySpec, config: ImplicitConfig) -> None:

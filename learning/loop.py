@@ -236,6 +236,11 @@ class _Run:
             at.seconds += self.clock() - began
             row: dict[str, float] = {}
             if logging:
+                if not self.parameters.intact():
+                    raise ValueError(
+                        f"the loss of {type(self.model).__name__} must not touch the parameters' "
+                        "gradients; leave zero_grad to the loop"
+                    )
                 row |= self._training_row(total / summed, values, fraction)
                 total.zero_()
                 summed = 0

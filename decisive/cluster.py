@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import socket
 import tempfile
 from collections.abc import Iterator
 from dataclasses import replace
@@ -77,11 +78,25 @@ def _connect(config: EvaluationConfig) -> None:
     if config.ray == "local":
         ray.init(num_cpus=config.workers, include_dashboard=False, **common)
         return
+    _knock(str(config.ray))
     try:
         ray.init(address=config.ray, **common)
     except (ConnectionError, RuntimeError, ValueError) as error:
         raise OSError(
             f"no Ray cluster at {config.ray!r} (start one with `ray start --head`): {error}"
+        ) from error
+
+
+def _knock(address: str) -> None:
+    """Raise `OSError` where nobody listens at `host:port`; Ray itself would try for minutes."""
+    host, colon, port = address.removeprefix("ray://").rpartition(":")
+    if not colon or not port.isdigit():  # `auto` and the like: Ray knows
+        return
+    try:
+        socket.create_connection((host, int(port)), timeout=5.0).close()
+    except (OSError, OverflowError) as error:
+        raise OSError(
+            f"no Ray cluster at {address!r} (start one with `ray start --head`): {error}"
         ) from error
 
 

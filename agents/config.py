@@ -60,6 +60,8 @@ class PolicyConfig:
             see `agents.relations`.
         views: name prefixes of the blocks whose faces the state is seen from, such as
             `("blue", "yellow")`; see `agents.views`. Needs actions that start at a point.
+        focus: the same prefixes, for actions without a start point: the network sees the world
+            from the one face that the finger is behind.
         width: width of the encoder and entries of its code.
         depth: layers of the encoder.
         residual: whether the encoder is a pre-activation residual network.
@@ -76,6 +78,7 @@ class PolicyConfig:
     action_noise: float = 0.0
     relations: bool = False
     views: tuple[str, ...] = ()
+    focus: tuple[str, ...] = ()
     width: int = 256
     depth: int = 3
     residual: bool = False

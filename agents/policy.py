@@ -56,6 +56,7 @@ class Policy(nn.Module):
         self.config = config
         self.frame: FrameReader | None = None
         self.relations: Relations | None = None
+        self.focus: ViewReader | None = None
         self._action_fields: tuple[FieldSpec, ...] = spec.action_fields
         if config.frame is not None:
             if config.views:
@@ -67,7 +68,14 @@ class Policy(nn.Module):
                 )
         if "state" in spec.observation:
             size = spec.observation["state"][0]
-            if config.relations:
+            if config.focus:
+                if config.frame or config.views or config.relations or config.n_obs_steps != 1:
+                    raise ValueError(
+                        "focus needs n_obs_steps 1, and excludes frame, views and relations"
+                    )
+                self.focus = ViewReader(config.focus, spec.observation_fields, spec.action_fields)
+                size = self.focus.n_features
+            elif config.relations:
                 self.relations = Relations(spec.observation_fields)
                 size = self.relations.n_features
             self.observation_normalizer = ObservationNormalizer(size)
@@ -85,8 +93,8 @@ class Policy(nn.Module):
         config, spec = self.config, self.spec
         if not config.views:
             shapes = dict(spec.observation)
-            if self.relations is not None:
-                shapes["state"] = (self.relations.n_features,)
+            if "state" in shapes:
+                shapes["state"] = (self.observation_normalizer.mean.shape[0],)
             return ObservationEncoder(
                 shapes,
                 config.n_obs_steps,
@@ -104,6 +112,11 @@ class Policy(nn.Module):
             raise ValueError(
                 "views need state observations, n_obs_steps 1 and horizon 1; got "
                 f"{sorted(spec.observation)}, {config.n_obs_steps} and {config.horizon}"
+            )
+        if not spec.action_fields or spec.action_fields[0].kind != "point":
+            raise ValueError(
+                "views need an action that starts with a point field, such as a push's start; got "
+                f"{[field.name for field in spec.action_fields] or 'no action fields'}; see focus"
             )
         reader = ViewReader(config.views, spec.observation_fields, spec.action_fields)
         return ViewEncoder(
@@ -192,7 +205,7 @@ class Policy(nn.Module):
         actions = self._actions_to_frame(actions, pose)
         low = torch.as_tensor(self._low)
         high = torch.as_tensor(self._high)
-        if self.frame is not None:  # The action space is a box in the world frame only.
+        if pose is not None:  # The action space is a box in the world frame only.
             turned = torch.tensor([f.kind != "scalar" for f in self._action_fields])
             turned = turned.repeat_interleave(torch.tensor([f.size for f in self._action_fields]))
             low, high = low.masked_fill(turned, -torch.inf), high.masked_fill(turned, torch.inf)
@@ -272,9 +285,15 @@ class Policy(nn.Module):
 
     def _pose(self, state: Tensor) -> Pose | None:
         """Pose of the frame at the present step of `(B, T, D)` states."""
+        if self.focus is not None:
+            _, pose = self.focus.focus(state[:, -1])
+            return Pose(pose[:, 0, :2], pose[:, 0, 2:])
         return None if self.frame is None else self.frame(state[:, -1])
 
     def _state_to_frame(self, state: Tensor, pose: Pose | None) -> Tensor:
+        if self.focus is not None:
+            present = state[:, -1]
+            return self.focus.features(present, *reversed(self.focus.focus(present)))
         if pose is not None:
             state = to_frame(state, self.spec.observation_fields, pose)
         return state if self.relations is None else self.relations(state)

@@ -38,10 +38,10 @@ class ViewReader:
         groups: name prefixes; `("blue", "yellow")` finds `blue1_xy` and `blue1_yaw4` and so on.
             Blocks of one prefix are alike.
         fields: of the state.
-        action_fields: of the action; the first must be the point where a push starts.
+        action_fields: of the action.
 
     Raises:
-        ValueError: if a prefix names no block, or the action starts at no point.
+        ValueError: if a prefix names no block, or the state does not start with a point.
     """
 
     def __init__(
@@ -51,10 +51,10 @@ class ViewReader:
         action_fields: Sequence[FieldSpec],
     ) -> None:
         """Find the fields of every block."""
-        if not action_fields or action_fields[0].kind != "point":
+        if not fields or fields[0].kind != "point":
             raise ValueError(
-                "views need an action that starts with a point field, such as a push's start; got "
-                f"{[field.name for field in action_fields] or 'no action fields'}"
+                "views need a state that starts with a point, the finger's; got "
+                f"{[field.name for field in fields] or 'no fields'}"
             )
         starts: dict[str, int] = {}
         at = 0
@@ -111,39 +111,56 @@ class ViewReader:
         origin = xy[:, :, None].expand(-1, -1, FACES, -1)
         return torch.cat((origin, angle.cos()[..., None], angle.sin()[..., None]), -1).flatten(1, 2)
 
-    def features(self, state: Tensor, poses: Tensor) -> Tensor:
-        """What each view sees.
+    def features(self, state: Tensor, poses: Tensor, views: Tensor | None = None) -> Tensor:
+        """What views see.
 
         Args:
             state: `(B, D)` raw.
-            poses: `(B, V, 4)` from `poses`.
+            poses: `(B, v, 4)` of the views.
+            views: `(B, v)` which they are; None for all V in order.
 
         Returns:
-            `(B, V, F)`: the own kind, the own pose, the state's other fields in the view's frame,
+            `(B, v, F)`: the own kind, the own pose, the state's other fields in the view's frame,
             and the other blocks from near to far.
         """
         n_rows, n, device = state.shape[0], self.n_blocks, state.device
+        n_views = poses.shape[1]
         kinds = nn.functional.one_hot(self.group_of.to(device), len(self.groups)).to(state.dtype)
-        own = kinds.repeat_interleave(FACES, dim=0).expand(n_rows, -1, -1)
+        if views is None:
+            views = torch.arange(n_views, device=device).expand(n_rows, -1)
+        own = kinds[torch.div(views, FACES, rounding_mode="floor")]
         flat = Pose(poses[..., :2].flatten(0, 1), poses[..., 2:].flatten(0, 1))
         parts = [own, poses]
         if len(self._rest_index):
-            rest = state[:, self._rest_index].repeat_interleave(self.n_views, dim=0)
-            seen = to_frame(rest, self._rest, flat).unflatten(0, (n_rows, self.n_views))
+            rest = state[:, self._rest_index].repeat_interleave(n_views, dim=0)
+            seen = to_frame(rest, self._rest, flat).unflatten(0, (n_rows, n_views))
             parts += [seen, fine(seen[..., self._rest_points])]
         if n > 1:
             offset = state[:, self._xy][:, None] - poses[:, :, None, :2]  # (B, V, n, 2)
             local = _turned_back(offset, poses[:, :, None, 2:])
             angle4 = 4 * torch.atan2(poses[..., 3], poses[..., 2])[:, :, None]
-            yaw4 = state[:, self._yaw4][:, None].expand(-1, self.n_views, -1, -1)
+            yaw4 = state[:, self._yaw4][:, None].expand(-1, n_views, -1, -1)
             turn = torch.stack((angle4.cos(), angle4.sin()), dim=-1)
-            kind = kinds.expand(n_rows, self.n_views, -1, -1)
+            kind = kinds.expand(n_rows, n_views, -1, -1)
             others = torch.cat((local, fine(local), _turned_back(yaw4, turn), kind), dim=-1)
             # The own block is the nearest, at distance 0: it comes first and is left out.
             order = local.square().sum(-1).argsort(dim=-1)[..., 1:]
             index = order[..., None].expand(-1, -1, -1, others.shape[-1])
             parts.append(others.gather(2, index).flatten(2))
         return torch.cat(parts, dim=-1)
+
+    def focus(self, state: Tensor) -> tuple[Tensor, Tensor]:
+        """The view that the finger is in: the face it is behind, of the block it is nearest to.
+
+        Args:
+            state: `(B, D)` raw.
+
+        Returns:
+            `(B, 1)` its index and `(B, 1, 4)` its pose.
+        """
+        poses = self.poses(state)
+        view = self.owner(state[:, None, :2], poses)
+        return view, poses.gather(1, view[..., None].expand(-1, -1, 4))
 
     def local(self, actions: Tensor, poses: Tensor) -> Tensor:
         """Raw actions `(..., A)` in views `(..., 4)`; leading axes broadcast."""

@@ -147,6 +147,7 @@ def test_every_parameter_of_a_policy_with_views_gets_a_gradient(method: str) -> 
 
 def test_the_mixture_over_views_integrates_to_one() -> None:
     policy = build("mdn")
+    policy.encoder.std.fill_(0.2)  # wide components, which random points can find
     demos = demonstrations(1)
     code, _ = policy._encode({"state": torch.as_tensor(demos.observations["state"])[:, None]}, None)
     mixture = policy.head(code.detach())
@@ -158,7 +159,7 @@ def test_the_mixture_over_views_integrates_to_one() -> None:
     noise = torch.randn(draws.shape, generator=torch.Generator().manual_seed(1))
     log_g = (-0.5 * noise.square() - std.log() - 0.5 * math.log(2 * math.pi)).sum(-1)
     ratio = (mixture.log_prob(mean + std * noise) - log_g).exp().mean().detach()
-    assert 0.9 < float(ratio) < 1.1
+    assert 0.85 < float(ratio) < 1.15
 
 
 def test_the_ranking_loss_starts_at_chance() -> None:
@@ -194,6 +195,39 @@ def test_a_frame_views_and_pixels_exclude_each_other() -> None:
         build("mse", views=("green",))
     with pytest.raises(ValueError, match="no heads for views"):
         make_policy("binned", demonstrations(), {"views": ("red",), "width": 16})
+
+
+def test_focus_turns_with_the_scene() -> None:
+    """A delta policy with focus gives the turned action in the turned scene."""
+    rng = np.random.default_rng(0)
+    demos = demonstrations()
+    delta = Demonstrations(
+        observations=demos.observations,
+        actions=rng.uniform(-0.03, 0.03, (len(demos), 2)).astype(np.float32),
+        rewards=demos.rewards,
+        episode_offsets=demos.episode_offsets,
+        action_low=np.full(2, -1, np.float32),
+        action_high=np.full(2, 1, np.float32),
+        meta={
+            "observation_fields": FIELDS,
+            "action_fields": [{"name": "delta_xy", "size": 2, "kind": "vector"}],
+        },
+    )
+    torch.manual_seed(0)
+    policy = make_policy("mse", delta, small_config("mse", focus=("red", "blue")))
+    # The own pose is the one thing that may break the symmetry: blind the network to it.
+    policy.observation_normalizer.std[2:6] = 1e9
+    blocks = np.array([[0.3, 0.0, 0.1], [0.4, 0.2, 1.0], [0.5, -0.2, 2.0]])
+    state = state_of(blocks)
+    for yaw in (0.2, -0.4, 2.0):
+        turn = np.array([[math.cos(yaw), -math.sin(yaw)], [math.sin(yaw), math.cos(yaw)]])
+        moved = np.column_stack([blocks[:, :2] @ turn.T, blocks[:, 2] + yaw])
+        turned = state_of(moved)
+        turned[:2] = turn @ state[:2]
+        policy.reset()
+        here = policy.act(state)
+        policy.reset()
+        assert np.allclose(policy.act(turned), turn @ here, atol=1e-4)
 
 
 def test_relations_append_differences_coarse_and_fine() -> None:

@@ -5,6 +5,7 @@ full disk at any moment leaves either the old content or the new, never a mixtur
 """
 
 import ctypes
+import glob
 import os
 import shutil
 import sys
@@ -74,6 +75,9 @@ def new_folder(folder: Path) -> Iterator[Path]:
         raise FileExistsError(f"{folder} exists and is not a folder; choose another place")
     folder.parent.mkdir(parents=True, exist_ok=True)
     recover_folder(folder)
+    for stale in folder.parent.glob(f".{glob.escape(folder.name)}.*.new"):
+        # Left by a kill; one process writes a folder at a time.
+        shutil.rmtree(stale, ignore_errors=True)
     beside = folder.with_name(f".{folder.name}.{uuid.uuid4().hex[:8]}.new")
     beside.mkdir()
     try:

@@ -226,6 +226,8 @@ def test_a_kill_while_saving_leaves_a_whole_checkpoint(tmp_path, exchange):
     step = config["training"]["step"]
     assert (found["w"] == step).all()
     assert (tmp_path / "a" / "README.md").read_text() == str(step)
+    save_checkpoint(tmp_path / "a", CONFIG, tensors(), "")
+    assert os.listdir(tmp_path) == ["a"]
 
 
 FULL_DISK = """

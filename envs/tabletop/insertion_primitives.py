@@ -21,11 +21,11 @@ if TYPE_CHECKING:
 Array = NDArray[np.float64]
 RUN_UP = 0.010
 """Gap between finger and face at the start of a push, metres."""
-_STEP = 0.002
+_STEP = 0.001
 _LONGEST = 0.10
-_READY_OFFSET = 0.0015
+_READY_OFFSET = 0.0012
 _READY_YAW = math.radians(2.5)
-_STAGE = -0.045
+_STAGE = -0.030
 """Depth before the mouth up to which pushes only line the block up, metres."""
 _INSERTED = 0.025
 _OFFSETS = np.linspace(-0.012, 0.012, 17)
@@ -49,7 +49,9 @@ class Pushes:
     """`(S,)` metres from the start."""
 
 
-def predict_pushes(pose: tuple[float, float, float], headings: Array) -> Pushes:
+def predict_pushes(
+    pose: tuple[float, float, float], headings: Array, tilts: Array
+) -> Pushes:
     """Model every push of a grid of contact points and directions.
 
     The finger slides along the face without friction: the block advances along the face's normal n
@@ -59,9 +61,10 @@ def predict_pushes(pose: tuple[float, float, float], headings: Array) -> Pushes:
     Args:
         pose: depth, offset and yaw of the block in the slot's frame.
         headings: `(F,)` push directions of the faces to try, rad, slot frame.
+        tilts: `(T,)` angles to try between the finger's way and that direction, rad.
     """
     face, across, tilt = (
-        grid.ravel() for grid in np.meshgrid(headings, _OFFSETS, _TILTS, indexing="ij")
+        grid.ravel() for grid in np.meshgrid(headings, _OFFSETS, tilts, indexing="ij")
     )
     turn = face - pose[2]
     b = across.copy()
@@ -104,6 +107,7 @@ class InsertionPrimitiveExpert:
         """Draw the episode's style from `seed`; `consistent` draws nothing."""
         self._env = env
         self._style = Style(env, mode, seed)
+        self._last_pose = (math.inf, math.inf, math.inf)
 
     def act(self, obs: Any, info: dict[str, Any]) -> NDArray[np.float32]:
         """`(4,)` push: start and displacement in metres. Reads the simulator, not `obs`."""
@@ -114,40 +118,63 @@ class InsertionPrimitiveExpert:
         return np.concatenate([begin, push]).astype(np.float32)
 
     def _plan(self, view: View) -> tuple[Array, Array]:
+        pose = (view.depth, view.offset, view.yaw)
+        stuck = math.dist(pose, self._last_pose) < 0.001
+        self._last_pose = pose
         straight = abs(view.offset) < _READY_OFFSET and abs(view.yaw) < _READY_YAW
-        if view.depth > -HALF - 0.003:
-            if abs(view.yaw) > math.radians(3.5):
-                return self._straighten(view)
+        if view.depth > -HALF + 0.0005 and abs(view.offset) > 0.012:
+            return self._bring_back(view)
+        if view.depth > -HALF + 0.0005:
+            turned = abs(view.yaw) > math.radians(3.5)
+            return self._straighten(view) if turned else self._push_in(view)
+        if straight and view.depth > _STAGE - 0.004:
             return self._push_in(view)
-        if straight and view.depth > _STAGE - 0.035:
-            return self._push_in(view)
-        return self._line_up(view, straight)
+        return self._line_up(view, straight, stuck) or self._bring_back(view)
 
     def _push_in(self, view: View) -> tuple[Array, Array]:
-        end = np.array([_INSERTED - CONTACT + 0.0005, 0.0])
-        start = np.array([view.depth - CONTACT - RUN_UP, view.offset])
-        return start, end
+        """Along the axis; through the face's middle, for off it the block jams in the slot."""
+        across = view.offset if view.depth < -HALF else 0.0
+        start = np.array([view.depth - CONTACT - RUN_UP, across])
+        return start, np.array([_INSERTED - CONTACT + 0.0005, across])
 
     def _straighten(self, view: View) -> tuple[Array, Array]:
+        """Turn a block that has caught a corner, by a push at the rear of its far side."""
         side = -1.0 if view.yaw > 0 else 1.0
         along = min(view.depth - 0.007, -RADIUS - 0.002)
-        return (
-            np.array([along, side * (CONTACT + 0.014)]),
-            np.array([along, side * CONTACT]),
-        )
+        touch = side * view.offset + CONTACT
+        end = min(CONTACT, touch - 0.015 * math.sin(abs(view.yaw)))
+        return np.array([along, side * (CONTACT + 0.024)]), np.array([along, side * end])
 
-    def _line_up(self, view: View, straight: bool) -> tuple[Array, Array]:
+    def _line_up(self, view: View, straight: bool, stuck: bool) -> tuple[Array, Array] | None:
+        """Best push towards lying straight on the axis, before the mouth; None if none is possible."""
         pose = (view.depth, view.offset, view.yaw)
         quarters = np.array([0.0]) if straight else np.array([0.0, 0.5, -0.5]) * math.pi
-        pushes = predict_pushes(pose, view.yaw + quarters)
+        pushes = predict_pushes(pose, view.yaw + quarters, _TILTS)
         depth, offset, yaw = np.moveaxis(pushes.poses, 2, 0)
-        # Concave: putting one thing right is worth more than bettering two.
-        cost = np.log1p(np.abs(offset) / 0.001) + np.log1p(np.abs(yaw) / 0.02)
-        cost = cost + 8.0 * np.maximum(0.0, np.abs(depth - _STAGE) - 0.0)
-        cost = np.where(np.isnan(yaw) | (depth > _STAGE), np.inf, cost)
+        # Concave: putting one thing right is worth more than bettering two. Yaw comes first.
+        weight = 0.15 if stuck or abs(view.yaw) > math.radians(12) else 1.0
+        cost = weight * np.log1p(np.abs(offset) / 0.001) + np.log1p(np.abs(yaw) / 0.02)
+        cost = cost + 8.0 * np.abs(depth - _STAGE)
+        cost = np.where(np.isnan(yaw) | (depth > max(_STAGE, view.depth + 0.001)), np.inf, cost)
         finger_end = pushes.start[:, None] + pushes.travel[None, :, None] * pushes.direction[:, None]
         for points in (pushes.start[:, None], finger_end):
             blocked = (points[..., 0] > -0.018) & (np.abs(points[..., 1]) < 0.055)
             cost = np.where(blocked, np.inf, cost)
+        if stuck:
+            cost[:, pushes.travel < RUN_UP + 0.01] = np.inf
         best, step = np.unravel_index(int(np.argmin(cost)), cost.shape)
+        if not np.isfinite(cost[best, step]):
+            return None
         return pushes.start[best], finger_end[best, step]
+
+    def _bring_back(self, view: View) -> tuple[Array, Array]:
+        """Push a block that lies against the walls, or on them, away from the slot."""
+        outward = 1.0 if view.offset > 0 else -1.0
+        place = np.array([view.depth, view.offset])
+        aside = abs(view.offset) > 0.052
+        heading = math.pi if aside else outward * math.radians(100)
+        quarter = math.pi / 2
+        heading = view.yaw + quarter * round((heading - view.yaw) / quarter)
+        forward = np.array([math.cos(heading), math.sin(heading)])
+        start = place - (CONTACT + RUN_UP) * forward
+        return start, start + (RUN_UP + (0.10 if aside else 0.06)) * forward

@@ -65,6 +65,7 @@ class EnergyModel(nn.Module):
         energy: Tensor = self.out(h).squeeze(-1)
         return energy
 
+    @torch.no_grad()
     def bind(self, code: Tensor) -> EnergyFunction:
         """The energy of given codes as a function of actions, quick and without gradients.
 
@@ -84,6 +85,7 @@ class EnergyModel(nn.Module):
         in_place = _in_place(self.activation)
         buffers = base.new_empty(2, 0, base.shape[1])
 
+        @torch.no_grad()
         def evaluate(actions: Tensor) -> Tensor:
             nonlocal buffers
             n_rows, n, dim = actions.shape

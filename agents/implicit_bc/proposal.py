@@ -32,12 +32,15 @@ class ProposalConfig:
             can follow teaches nothing: .06 did worse than .15 in the Particle prototype.
         hidden: width of the head's hidden layer.
         weight: weight of the likelihood in the loss.
+        shapes_code: whether the likelihood's gradient reaches the encoder; else the energy alone
+            shapes it.
     """
 
     n_components: int = 8
     min_std: float = 0.05
     hidden: int = 128
     weight: float = 1.0
+    shapes_code: bool = False
 
     def __post_init__(self) -> None:
         """Rejects settings out of range."""
@@ -74,14 +77,15 @@ class Proposal(nn.Module):
         """Build the mixture head."""
         super().__init__()
         self.action_dim, self.uniform_share = action_dim, uniform_share
+        self.shapes_code = config.shapes_code
         sizes = (code_dim, action_dim, config.n_components, config.min_std, config.hidden)
         self.head: nn.Module = (
             MixtureHead(*sizes) if views is None else ViewMixtureHead(views, *sizes)
         )
 
     def forward(self, code: Tensor) -> AnyMixture:
-        """The Gaussian part, without gradients into the code: r alone shapes the encoder."""
-        mixture: AnyMixture = self.head(code.detach())
+        """The Gaussian part."""
+        mixture: AnyMixture = self.head(code if self.shapes_code else code.detach())
         return mixture
 
     def nll(self, mixture: AnyMixture, target: Tensor) -> Tensor:

@@ -11,6 +11,7 @@ import signal
 import time
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -173,6 +174,11 @@ def run_cells(
     errors: list[str] = []
     waiting: dict[Future[dict[str, Any]], Cell] = {}
     todo = list(cells)
+
+    def fail(cell: Cell, error: Exception) -> None:
+        errors.append(f"{cell.name}: {' '.join(str(error).split())}")
+        on_done(cell, None, errors[-1])
+
     with ProcessPoolExecutor(workers, context, _start_worker) as pool:
         try:
             while todo or waiting:
@@ -180,22 +186,30 @@ def run_cells(
                     todo.clear()
                 while todo and len(waiting) < workers:
                     cell = todo.pop(0)
-                    record_data(cell, places, workers)
+                    try:
+                        record_data(cell, places, workers)
+                    except ValueError as error:
+                        fail(cell, error)
+                        continue
                     waiting[pool.submit(run_cell, cell, places)] = cell
                 for future in wait(waiting, return_when=FIRST_COMPLETED).done:
                     cell = waiting.pop(future)
                     try:
                         on_done(cell, future.result(), "")
-                    except (ValueError, OSError, RuntimeError) as error:
-                        errors.append(f"{cell.name}: {' '.join(str(error).split())}")
-                        on_done(cell, None, errors[-1])
+                    except (ValueError, OSError) as error:
+                        fail(cell, error)
+        except BrokenProcessPool as error:
+            raise OSError(
+                "a worker process died (out of memory?); the same command goes on from there"
+            ) from error
         finally:
             pool.shutdown(cancel_futures=True)
     return errors
 
 
 def _start_worker() -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
+    # Ctrl-C ends a cell at once and without a word; it goes on from where it was another time.
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
     os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 

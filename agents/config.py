@@ -62,6 +62,8 @@ class PolicyConfig:
             `("blue", "yellow")`; see `agents.views`. Needs actions that start at a point.
         focus: the same prefixes, for actions without a start point: the network sees the world
             from the one face that the finger is behind.
+        world: whether `views` and `focus` also know where in the world they stand; without, what
+            is learned holds wherever the scene stands and however it is turned.
         width: width of the encoder and entries of its code.
         depth: layers of the encoder.
         residual: whether the encoder is a pre-activation residual network.
@@ -79,6 +81,7 @@ class PolicyConfig:
     relations: bool = False
     views: tuple[str, ...] = ()
     focus: tuple[str, ...] = ()
+    world: bool = True
     width: int = 256
     depth: int = 3
     residual: bool = False

@@ -73,7 +73,9 @@ class Policy(nn.Module):
                     raise ValueError(
                         "focus needs n_obs_steps 1, and excludes frame, views and relations"
                     )
-                self.focus = ViewReader(config.focus, spec.observation_fields, spec.action_fields)
+                self.focus = ViewReader(
+                    config.focus, spec.observation_fields, spec.action_fields, config.world
+                )
                 size = self.focus.n_features
             elif config.relations:
                 self.relations = Relations(spec.observation_fields)
@@ -118,7 +120,9 @@ class Policy(nn.Module):
                 "views need an action that starts with a point field, such as a push's start; got "
                 f"{[field.name for field in spec.action_fields] or 'no action fields'}; see focus"
             )
-        reader = ViewReader(config.views, spec.observation_fields, spec.action_fields)
+        reader = ViewReader(
+            config.views, spec.observation_fields, spec.action_fields, config.world
+        )
         return ViewEncoder(
             reader,
             spec.action_dim,

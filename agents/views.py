@@ -37,6 +37,8 @@ class ViewReader:
     Args:
         groups: name prefixes; `("blue", "yellow")` finds `blue1_xy` and `blue1_yaw4` and so on.
             Blocks of one prefix are alike.
+        world: whether a view also knows where in the world it is. Without, what is learned holds
+            wherever the scene stands and however it is turned.
         fields: of the state.
         action_fields: of the action.
 
@@ -49,6 +51,7 @@ class ViewReader:
         groups: Sequence[str],
         fields: Sequence[FieldSpec],
         action_fields: Sequence[FieldSpec],
+        world: bool = True,
     ) -> None:
         """Find the fields of every block."""
         if not fields or fields[0].kind != "point":
@@ -62,7 +65,7 @@ class ViewReader:
             starts[field.name] = at
             at += field.size
         self.fields, self.action_fields = tuple(fields), tuple(action_fields)
-        self.groups = tuple(groups)
+        self.groups, self.world_known = tuple(groups), world
         blocks: list[tuple[int, int, int]] = []
         taken: set[str] = set()
         for group_index, group in enumerate(groups):
@@ -99,7 +102,7 @@ class ViewReader:
             points += range(at, at + 2) if field.kind == "point" else ()
             at += field.size
         self._rest_points = torch.tensor(points, dtype=torch.long)
-        n_own = len(self.groups) + 4 + len(self._rest_index) + len(points)
+        n_own = len(self.groups) + 4 * world + len(self._rest_index) + len(points)
         self.n_features = n_own + (self.n_blocks - 1) * (6 + len(self.groups))
 
     def poses(self, state: Tensor) -> Tensor:
@@ -120,7 +123,7 @@ class ViewReader:
             views: `(B, v)` which they are; None for all V in order.
 
         Returns:
-            `(B, v, F)`: the own kind, the own pose, the state's other fields in the view's frame,
+            `(B, v, F)`: the own kind, the own pose if the world is known, the state's other fields in the view's frame,
             and the other blocks from near to far.
         """
         n_rows, n, device = state.shape[0], self.n_blocks, state.device
@@ -130,7 +133,7 @@ class ViewReader:
             views = torch.arange(n_views, device=device).expand(n_rows, -1)
         own = kinds[torch.div(views, FACES, rounding_mode="floor")]
         flat = Pose(poses[..., :2].flatten(0, 1), poses[..., 2:].flatten(0, 1))
-        parts = [own, poses]
+        parts = [own, poses] if self.world_known else [own]
         if len(self._rest_index):
             rest = state[:, self._rest_index].repeat_interleave(n_views, dim=0)
             seen = to_frame(rest, self._rest, flat).unflatten(0, (n_rows, n_views))

@@ -12,7 +12,7 @@ import gymnasium as gym
 import numpy as np
 from numpy.typing import NDArray
 
-from decisive.options import make_env
+from decisive.options import make_env, merged
 
 if TYPE_CHECKING:
     from agents.policy import Policy
@@ -186,25 +186,48 @@ def run_episodes(
         yield run_episode(env, actor, seed, stream)
 
 
-def make_actor(policy: str, expert_mode: str = "consistent") -> Actor:
+def make_actor(
+    policy: str, expert_mode: str = "consistent", settings: Mapping[str, Any] | None = None
+) -> Actor:
     """The actor a `--policy` word names.
 
     Args:
         policy: `expert`, `random`, a checkpoint folder, or the name of a shipped policy.
         expert_mode: for `expert`: `consistent` or `diverse`.
+        settings: settings of a learned policy to change, nested as its config is; only those that
+            leave its network alone, such as how it searches for the action.
 
     Raises:
-        ValueError: for an unknown policy or an unreadable checkpoint.
+        ValueError: for an unknown policy, an unreadable checkpoint or settings that do not fit.
     """
-    if policy == "expert":
-        return ExpertActor(expert_mode)
-    if policy == "random":
-        return RandomActor()
+    if policy in BUILT_IN:
+        if settings:
+            raise ValueError(f"policy settings are for learned policies, {policy!r} has none")
+        return ExpertActor(expert_mode) if policy == "expert" else RandomActor()
     from agents import load_policy  # torch, which the built-in actors do without
 
     loaded = load_policy(policy)
-    loaded.eval()
-    return PolicyActor(loaded)
+    return PolicyActor(resettle(loaded, settings) if settings else loaded)
+
+
+def resettle(policy: Policy, settings: Mapping[str, Any]) -> Policy:
+    """The same weights under changed settings.
+
+    Raises:
+        ValueError: for unknown settings, or those that the weights do not fit.
+    """
+    from agents.config import config_from_dict, config_to_dict
+
+    changed = merged(config_to_dict(policy.config), settings)
+    other = type(policy)(policy.spec, config_from_dict(policy.config_class, changed))
+    try:
+        other.load_state_dict(policy.state_dict())
+    except RuntimeError:
+        raise ValueError(
+            f"the settings {dict(settings)} change the network, which is trained for others"
+        ) from None
+    other.eval()
+    return other
 
 
 class Runner:
@@ -218,9 +241,10 @@ class Runner:
         expert_mode: str = "consistent",
         stream: str = "evaluate",
         render_mode: str | None = None,
+        settings: Mapping[str, Any] | None = None,
     ) -> None:
         """Build both, and check that they fit."""
-        self.actor = make_actor(policy, expert_mode)
+        self.actor = make_actor(policy, expert_mode, settings)
         extra = {} if render_mode is None else {"render_mode": render_mode}
         self.env = make_env(env_id, options, **extra)
         self.stream = stream

@@ -13,7 +13,7 @@ import tyro
 from decisive import provenance, tables
 from decisive.arguments import Flag, OptionalFile, OptionalText, Settings, check_writable, parse
 from decisive.evaluation import EvaluationConfig, compare, evaluate, film
-from decisive.options import parse_options
+from decisive.options import nested_options, parse_options
 from learning.atomic import write_file
 
 
@@ -41,6 +41,12 @@ class Arguments:
     """Number of episodes; their seeds count up from --seed."""
     seed: int = 0
     """Seed of the first episode."""
+    stream: Literal["evaluate", "select"] = "evaluate"
+    """Seeds to report on, or those to choose settings by: never tune on what you report."""
+    set_policy: Annotated[
+        tyro.conf.UseAppendAction[tuple[str, ...]], tyro.conf.arg(metavar="NAME=VALUE")
+    ] = ()
+    """Setting of the (first) policy that leaves its network alone, such as dfo.n_iterations=6."""
     workers: int = 1
     """Parallel processes; the results do not depend on it."""
     ray: OptionalText = None
@@ -68,25 +74,28 @@ def main(argv: Sequence[str]) -> int:
         seed=arguments.seed,
         options=parse_options(arguments.env, arguments.settings),
         expert_mode=arguments.expert_mode,
+        stream=arguments.stream,
         workers=arguments.workers,
         ray=arguments.ray,
     )
     out = None if arguments.out is None else check_writable(arguments.out)
     if arguments.video is not None:
-        check_writable(arguments.video)
+        _check_film(arguments)
     command = provenance.command("evaluate", argv)
-    policies = [arguments.policy] + ([arguments.compare] if arguments.compare else [])
+    configs = [replace(config, policy_settings=nested_options(arguments.set_policy))]
+    if arguments.compare is not None:
+        configs.append(replace(config, policy=arguments.compare))
     results: list[dict[str, Any]] = []
     partials: list[Path] = []
-    for number, policy in enumerate(policies):
+    for number, each in enumerate(configs):
         partial = None if out is None else out.with_name(f".{out.name}.{number}.partial.jsonl")
-        results.append(evaluate(replace(config, policy=policy), partial, command))
+        results.append(evaluate(each, partial, command))
         partials += [] if partial is None else [partial]
     answer = results[0]
     if len(results) == 2:
         answer["comparison"] = {**compare(*results), "results": results[1]}
     if arguments.video is not None:
-        film(config, Path(arguments.video), min(arguments.video_episodes, config.episodes))
+        film(configs[0], Path(arguments.video), min(arguments.video_episodes, config.episodes))
     text = json.dumps(answer, indent=2)
     if out is not None:
         write_file(out, f"{text}\n".encode())
@@ -102,3 +111,13 @@ def main(argv: Sequence[str]) -> int:
         if path is not None:
             print(path)
     return 0
+
+
+def _check_film(arguments: Arguments) -> None:
+    """Refuse a film that could not be written, before any episode is run."""
+    assert arguments.video is not None
+    if not arguments.video.endswith(".mp4"):
+        raise ValueError(f"a film needs a name ending in .mp4, got {arguments.video}")
+    if arguments.video_episodes < 1:
+        raise ValueError(f"a film needs at least one episode, got {arguments.video_episodes}")
+    check_writable(arguments.video)

@@ -8,13 +8,11 @@ from __future__ import annotations
 
 import hashlib
 import json
-import multiprocessing
-import os
-import signal
 from collections.abc import Iterable, Iterator
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures import as_completed
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -28,6 +26,7 @@ from decisive.options import env_class, make_env
 from decisive.progress import progress
 from decisive.statistics import failure_ratio, median_and_p95, paired_test, wilson_interval
 from decisive.video import VideoWriter
+from decisive.workers import process_pool
 
 if TYPE_CHECKING:
     from agents.policy import Policy
@@ -47,6 +46,7 @@ class EvaluationConfig:
         options: environment options by name, typed.
         expert_mode: for the policy `expert`: `consistent` or `diverse`.
         stream: stream of seeds; all but `evaluate` are for choosing, never for reporting.
+        policy_settings: settings of a learned policy to change, nested as its config is.
         workers: parallel processes.
         ray: `local`, or the address of a Ray cluster; `None` for processes of this machine.
     """
@@ -58,6 +58,7 @@ class EvaluationConfig:
     options: dict[str, Any] = field(default_factory=dict)
     expert_mode: str = "consistent"
     stream: str = "evaluate"
+    policy_settings: dict[str, Any] = field(default_factory=dict)
     workers: int = 1
     ray: str | None = None
 
@@ -80,7 +81,13 @@ class EvaluationConfig:
     def runner(self, render_mode: str | None = None) -> Runner:
         """Environment and actor of this evaluation."""
         return Runner(
-            self.env, self.options, self.policy, self.expert_mode, self.stream, render_mode
+            self.env,
+            self.options,
+            self.policy,
+            self.expert_mode,
+            self.stream,
+            render_mode,
+            self.policy_settings,
         )
 
 
@@ -137,9 +144,7 @@ def _run(config: EvaluationConfig, seeds: list[int]) -> Iterator[Episode]:
             runner.close()
         return
     workers = min(config.workers, len(seeds))
-    # spawn: a fork would copy the threads of torch and the clients of the simulator.
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(workers, context, _start_worker, (config,)) as pool:
+    with process_pool(workers, partial(_start_worker, config)) as pool:
         try:
             for future in as_completed([pool.submit(_run_in_worker, seed) for seed in seeds]):
                 yield future.result()
@@ -160,8 +165,6 @@ class _Worker:
 
 
 def _start_worker(config: EvaluationConfig) -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
-    os.environ.setdefault("OMP_NUM_THREADS", "1")
     _Worker.config = config
 
 
@@ -240,6 +243,8 @@ def summarize(
     }
     if config.policy == "expert":
         results["expert_mode"] = config.expert_mode
+    if config.policy_settings:
+        results["policy_settings"] = dict(config.policy_settings)
     if config.stream != "evaluate":
         results["stream"] = config.stream
     normalized = _normalized_score(config, results["return_mean"])
@@ -361,6 +366,7 @@ def fingerprint(config: EvaluationConfig) -> dict[str, Any]:
         "options": config.options,
         "policy": config.policy,
         "weights": policy_digest(config.policy),
+        "policy_settings": config.policy_settings,
         "expert_mode": config.expert_mode,
         "stream": config.stream,
         "versions": provenance.versions(),

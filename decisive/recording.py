@@ -7,11 +7,8 @@ Seeds are tried in order, in blocks; the first `episodes` successes make the dat
 from __future__ import annotations
 
 import json
-import multiprocessing
-import os
-import signal
 from collections.abc import Iterator
-from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures import Future
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -25,6 +22,7 @@ from decisive import provenance
 from decisive.episodes import ExpertActor, observation_shapes
 from decisive.options import make_env
 from decisive.progress import progress
+from decisive.workers import process_pool
 from learning.demonstrations import Demonstrations
 from learning.shards import Episode, Recording
 
@@ -199,8 +197,7 @@ def _blocks(config: RecordConfig, first: int) -> Iterator[list[Episode | None]]:
         while True:
             yield _record_block(config, first)
             first += BLOCK
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(config.workers, context, _start_worker) as pool:
+    with process_pool(config.workers) as pool:
         waiting: dict[int, Future[list[Episode | None]]] = {}
         try:
             while True:
@@ -218,11 +215,6 @@ def _blocks(config: RecordConfig, first: int) -> Iterator[list[Episode | None]]:
             ) from error
         finally:
             pool.shutdown(cancel_futures=True)
-
-
-def _start_worker() -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
-    os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
 _envs: dict[str, gym.Env[Any, Any]] = {}

@@ -127,6 +127,8 @@ def test_unwritable_output_is_found_before_any_episode(tmp_path, capsys):
 def test_film_needs_an_mp4_name(tmp_path, capsys):
     words = (*PARTICLE, "--policy", "random", "--video", str(tmp_path / "film.gif"))
     assert ".mp4" in refused(capsys, *words)
+    words = (*PARTICLE, "--policy", "random", "--video", str(tmp_path / "f.mp4"))
+    assert "at least one" in refused(capsys, *words, "--video-episodes", "0")
 
 
 def test_environment_without_an_expert_says_so(capsys):

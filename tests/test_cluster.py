@@ -15,6 +15,7 @@ from learning.npz_format import write_npz
 # Ray leaves sockets and log files to the garbage collector.
 pytestmark = [
     pytest.mark.slow,
+    pytest.mark.timeout(900),  # a busy machine takes minutes to start Ray
     pytest.mark.filterwarnings("ignore::ResourceWarning"),
     pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
 ]

@@ -172,6 +172,30 @@ def test_a_policy_that_does_not_fit_the_environment_is_told_so(particle, tmp_pat
     assert error.count("\n") == 1
 
 
+def test_settings_that_leave_the_network_alone_can_be_changed_afterwards(
+    particle, tmp_path, capsys
+):
+    out = tmp_path / "run"
+    words = ("--data", particle, "--method", "ibc", "--steps", "5", "--selection-episodes", "0")
+    assert train(*words, "--set-policy", "width=16", "--out", out) == 0
+    capsys.readouterr()
+    base = ["evaluate", "--env", "decisive/Particle-v0", "--policy", str(out), "--json"]
+    base += ["--episodes", "1", "--stream", "select"]
+    assert cli.main([*base, "--set-policy", "dfo.n_samples=16"]) == 0
+    few = json.loads(capsys.readouterr().out)
+    assert cli.main(base) == 0
+    many = json.loads(capsys.readouterr().out)
+    assert few["policy_settings"] == {"dfo": {"n_samples": 16}}
+    assert few["stream"] == "select"
+    assert few["per_episode"] != many["per_episode"]
+    assert cli.main([*base, "--set-policy", "width=32"]) == 2
+    assert "change the network" in capsys.readouterr().err
+    assert cli.main([*base, "--set-policy", "widht=32"]) == 2
+    assert "unknown settings widht" in capsys.readouterr().err
+    assert cli.main([*base, "--policy", "random", "--set-policy", "width=3"]) == 2
+    assert "for learned policies" in capsys.readouterr().err
+
+
 def test_human_demonstrations_train_without_an_environment(tmp_path, capsys):
     if not HUMAN.is_file():
         pytest.skip(f"no data at {HUMAN}")

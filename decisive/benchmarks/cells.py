@@ -4,13 +4,10 @@ from __future__ import annotations
 
 import fcntl
 import json
-import multiprocessing
-import os
 import shutil
-import signal
 import time
 from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures import FIRST_COMPLETED, Future, wait
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -20,6 +17,7 @@ from typing import Any
 from decisive import provenance
 from decisive.benchmarks.recipes import TASKS, find_recipe
 from decisive.benchmarks.tabletop import EPISODES, RECORDED, SHIFTS, Cell
+from decisive.workers import process_pool
 from learning.atomic import write_file
 
 
@@ -170,7 +168,6 @@ def run_cells(
     Returns:
         The errors of cells that failed, one line each.
     """
-    context = multiprocessing.get_context("spawn")
     errors: list[str] = []
     waiting: dict[Future[dict[str, Any]], Cell] = {}
     todo = list(cells)
@@ -179,7 +176,7 @@ def run_cells(
         errors.append(f"{cell.name}: {' '.join(str(error).split())}")
         on_done(cell, None, errors[-1])
 
-    with ProcessPoolExecutor(workers, context, _start_worker) as pool:
+    with process_pool(workers, interruptible=True) as pool:
         try:
             while todo or waiting:
                 if deadline is not None and time.monotonic() > deadline:
@@ -205,12 +202,6 @@ def run_cells(
         finally:
             pool.shutdown(cancel_futures=True)
     return errors
-
-
-def _start_worker() -> None:
-    # Ctrl-C ends a cell at once and without a word; it goes on from where it was another time.
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
-    os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
 @contextmanager

@@ -1,0 +1,48 @@
+"""Worker processes: started afresh, of one thread, and gone when their parent is."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import threading
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+
+
+def process_pool(
+    workers: int, prepare: Callable[[], None] | None = None, interruptible: bool = False
+) -> ProcessPoolExecutor:
+    """A pool of worker processes.
+
+    They are spawned, not forked: a fork would copy the threads of torch and the clients of the
+    simulator.
+
+    Args:
+        workers: number of processes.
+        prepare: called once in every worker; it must be picklable.
+        interruptible: whether Ctrl-C ends a worker at once, for tasks that take minutes and can be
+            resumed. Otherwise a worker finishes its task, and the parent sees to the rest.
+    """
+    context = multiprocessing.get_context("spawn")
+    return ProcessPoolExecutor(workers, context, _start, (prepare, interruptible))
+
+
+def _start(prepare: Callable[[], None] | None, interruptible: bool) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_DFL if interruptible else signal.SIG_IGN)
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    threading.Thread(target=_leave_with_parent, daemon=True).start()
+    if prepare is not None:
+        prepare()
+
+
+def _leave_with_parent() -> None:
+    """End this process when its parent has gone.
+
+    A worker holds both ends of the queue it reads from, so it would never learn that its parent
+    was killed, and wait for ever.
+    """
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)

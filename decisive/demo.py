@@ -18,11 +18,14 @@ from decisive.demo_jobs import Jobs, Pool
 from decisive.evaluation import EvaluationConfig, compare, summarize
 from decisive.films import Clip, record, side_by_side, solo
 from decisive.pictures import save_png
+from learning.atomic import write_file
 
 SORTING_SHARE = 0.4
 """Sorting episodes per insertion episode: they are many times longer."""
 FILM_EPISODES = {"insertion": 2, "sorting": 1}
 STILL_SIZE = (540, 720)
+BEFORE_THE_END = 10
+"""The picture shows the frame so many before the last: the block at the mouth of the slot."""
 NOTE = "bright: low energy · ring: the decision"
 
 
@@ -196,8 +199,6 @@ def run(
         for contest in contests:
             _play(contest, arguments, pool, out, command, report)
     path = out / "results.json"
-    from learning.atomic import write_file
-
     write_file(path, (json.dumps(report, indent=2) + "\n").encode())
     report["files"]["results"] = str(path)
     return report
@@ -222,9 +223,7 @@ def _play(
     energy: Any = None
     if not arguments.no_films:
         for number in range(min(FILM_EPISODES.get(key, 1), episodes)):
-            clips.append(
-                [jobs.add(record, c, seed + number, every=contest.every) for c in configs]
-            )
+            clips.append([jobs.add(record, c, seed + number, every=contest.every) for c in configs])
         energy = jobs.add(record, configs[-1], seed, every=contest.every, energy=True)
     rows = [[jobs.episode(config, s) for s in config.seeds] for config in configs]
     jobs.finish(contest.title)
@@ -241,15 +240,13 @@ def _play(
     files = {f"{key} film": out / f"{key}.mp4", f"{key} energy": out / f"{key}-energy.mp4"}
     labels = [entrant.label for entrant in contest.entrants]
     shown: list[list[Clip]] = [[future.result() for future in row] for row in clips]
-    side_by_side(
-        shown, labels, contest.title, files[f"{key} film"], contest.fps, contest.done_word
-    )
+    side_by_side(shown, labels, contest.title, files[f"{key} film"], contest.fps, contest.done_word)
     clip: Clip = energy.result()
     title = f"{contest.title.partition(',')[0].partition(':')[0]}: the energy of an implicit policy"
     solo(clip, title, files[f"{key} energy"], contest.fps, NOTE)
     if key == "insertion":
         files["picture"] = out / "picture.png"
-        telling = 2 * len(clip) // 3
+        telling = max(0, len(clip) - BEFORE_THE_END)
         still = pool.submit(
             record, configs[-1], seed, STILL_SIZE, contest.every, energy=True, only=telling
         ).result()

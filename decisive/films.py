@@ -217,7 +217,7 @@ def side_by_side(
     path: Path,
     fps: float,
     done_word: str = "done",
-) -> Pixels:
+) -> None:
     """Write a film: the same episodes, one policy a column.
 
     Args:
@@ -228,25 +228,21 @@ def side_by_side(
         fps: frames per second.
         done_word: what a success is called, such as `inserted`.
 
-    Returns:
-        The last frame of the first episode, for a still.
+    Raises:
+        ValueError: if there are no episodes, or a row has not one clip per label.
     """
-    still: Pixels | None = None
+    if not rows or any(len(clips) != len(labels) for clips in rows):
+        raise ValueError(f"a film needs episodes with {len(labels)} clips each")
     with VideoWriter(path, fps) as film:
         tally = [0] * len(labels)
         for number, clips in enumerate(rows):
             length = max(len(clip) for clip in clips)
-            frame = None
             for index in range(length):
                 over = [index >= len(clip) - 1 for clip in clips]
                 frame = compose(clips, index, labels, title, tally, number, over, done_word)
-                film.add(frame)
-            assert frame is not None, "a clip has at least one frame"
-            film.add(frame, repeat=round(fps))  # a second to see how it ended
-            still = frame if still is None else still
+                # The last one stays for a second, to see how it ended.
+                film.add(frame, repeat=round(fps) if index == length - 1 else 1)
             tally = [n + bool(c.episode.success) for n, c in zip(tally, clips, strict=True)]
-    assert still is not None, "side_by_side needs at least one row"
-    return still
 
 
 def compose(
@@ -269,33 +265,33 @@ def compose(
     columns = zip(clips, widths, labels, tally, over, strict=True)
     for clip, width, label, before, finished in columns:
         page.paste(clip.frame(index), x, HEADER)
-        page.write(x, HEADER - 12, clipped(label, width - 120, 16, bold=True), 16, INK, bold=True)
+        page.write(x, HEADER - 12, clipped(label, width, 16, bold=True), 16, INK, bold=True)
         success = bool(clip.episode.success) if finished else None
         so_far = before + (success is True)
         count = f"{so_far} of {number + finished}"
-        if number + finished:
-            page.write(x + width, HEADER - 12, count, 15, MUTED, anchor="rs")
         line = HEADER + height + 26
         page.mark(x + 9, line - 5, success)
         seconds = clip.seconds[min(index, len(clip) - 1)]
         page.write(x + 26, line, f"{_word(clip, success, done_word)}  {seconds:.1f} s", 15, MUTED)
+        if number + finished:
+            page.write(x + width, line, count, 15, MUTED, anchor="rs")
         x += width + GAP
     return page.pixels()
 
 
-def solo(clip: Clip, title: str, path: Path, fps: float, note: str = "") -> Pixels:
-    """Write a film of one clip and return its most telling frame.
+def solo(clip: Clip, title: str, path: Path, fps: float, note: str = "") -> None:
+    """Write a film of one clip, with a title above and a note below.
 
-    That is the one at two thirds: for a landscape, the block near its goal.
+    Args:
+        clip: what to show.
+        title: of the film.
+        path: MP4 file.
+        fps: frames per second.
+        note: how to read it.
     """
-    still: Pixels | None = None
     with VideoWriter(path, fps) as film:
         for index, frame in enumerate(_solo_frames(clip, title, note)):
             film.add(frame, repeat=round(fps) if index == len(clip) - 1 else 1)
-            if index == 2 * len(clip) // 3:
-                still = frame
-    assert still is not None, "a clip has at least one frame"
-    return still
 
 
 def _solo_frames(clip: Clip, title: str, note: str) -> Iterator[Pixels]:

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from decisive.pictures import HAIRLINE, INK, MUTED, Page, Pixels, halved
+from decisive.pictures import ACCENT, HAIRLINE, INK, MUTED, PAPER, Page, Pixels, halved
 
 if TYPE_CHECKING:
     from agents.implicit_bc.policy import ImplicitPolicy
@@ -21,6 +21,8 @@ FloatArray = NDArray[np.float32]
 
 SPAN = 12.0
 """Energy above the minimum, in nats, at which the picture is darkest: odds of e^-12."""
+HALF_BLOCK = 0.018
+"""Half width of a block's outline on a map of the table, in metres."""
 
 
 class Landscape(NamedTuple):
@@ -215,28 +217,28 @@ def draw_landscape(
     if points is not None:
         for point in points:
             x, y = place(*(point * 1000))
-            r = 0.018 * 1000 / (high[1] - low[1]) * side
-            page.draw.rectangle((x - r, y - r, x + r, y + r), outline=(255, 255, 255), width=3)
+            rx, ry = (HALF_BLOCK * 1000 / (high[k] - low[k]) * side for k in (1, 0))
+            page.draw.rectangle((x - rx, y - ry, x + rx, y + ry), outline=PAPER, width=3)
     page.draw.rectangle((left, top, right, bottom), outline=HAIRLINE, width=2)
     page.write(left, top - 22, title, 28, INK, bold=True)
     if origin and np.all(low < 0) and np.all(high > 0):
         x, y = place(0.0, 0.0)
         for dx, dy in ((14, 0), (0, 14)):
-            page.draw.line((x - dx, y - dy, x + dx, y + dy), (255, 255, 255), 2)
+            page.draw.line((x - dx, y - dy, x + dx, y + dy), PAPER, 2)
     for value in _ticks(low[1], high[1]):
         x, _ = place(low[0], value)
         page.draw.line((x, bottom, x, bottom + 10), MUTED, 2)
-        page.write(x, bottom + 36, f"{value:g}", 22, MUTED, anchor="ms")
+        page.write(x, bottom + 36, _number(value), 22, MUTED, anchor="ms")
     for value in _ticks(low[0], high[0]):
         _, y = place(value, low[1])
         page.draw.line((left - 10, y, left, y), MUTED, 2)
-        page.write(left - 18, y, f"{value:g}", 22, MUTED, anchor="rm")
+        page.write(left - 18, y, _number(value), 22, MUTED, anchor="rm")
     page.write((left + right) / 2, bottom + 74, f"{names[1]} (mm)", 22, MUTED, anchor="ms")
     page.write_upwards(left - 72, (top + bottom) // 2, f"{names[0]} (mm)", 22, MUTED)
     x, y = place(*(np.asarray(chosen, np.float64)[[i, j]] * 1000))
     x, y = float(np.clip(x, left, right)), float(np.clip(y, top, bottom))
-    page.draw.ellipse((x - 17, y - 17, x + 17, y + 17), outline=(255, 255, 255), width=9)
-    page.draw.ellipse((x - 15, y - 15, x + 15, y + 15), outline=(213, 60, 0), width=5)
+    page.draw.ellipse((x - 17, y - 17, x + 17, y + 17), outline=PAPER, width=9)
+    page.draw.ellipse((x - 15, y - 15, x + 15, y + 15), outline=ACCENT, width=5)
     return halved(page.pixels())
 
 
@@ -247,3 +249,7 @@ def _ticks(low: float, high: float) -> list[float]:
             first = int(np.ceil(low / step)) * step
             return [float(v) for v in range(first, int(np.floor(high)) + 1, step)]
     return [0.0]
+
+
+def _number(value: float) -> str:
+    return f"{value:g}".replace("-", "\N{MINUS SIGN}")

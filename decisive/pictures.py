@@ -19,7 +19,7 @@ MUTED: Color = (104, 112, 122)
 HAIRLINE: Color = (208, 213, 219)
 GOOD: Color = (0, 114, 94)
 BAD: Color = (190, 70, 20)
-ACCENT: Color = (213, 94, 0)
+ACCENT: Color = (213, 60, 0)
 """Bluish green and vermilion: told apart by colour-blind people; marks differ in shape as well."""
 
 MARGIN = 16

@@ -24,7 +24,7 @@ NOTE = "bright: low energy · ring: the decision"
 
 @dataclass(frozen=True)
 class Arguments:
-    """Watch one episode: as a film, or with --human in a window.
+    r"""Watch one episode: as a film, or with --human in a window.
 
     For an implicit policy the film shows its energy beside the world. With displacements that is
     one map, over the action space; with whole pushes two: the best push from every start, and
@@ -32,7 +32,7 @@ class Arguments:
 
     Examples:
       decisive view --env decisive/BlockInsertion-v0 --policy block-insertion-ibc --out view.mp4
-      decisive view --env decisive/BlockSorting-v0 --policy block-sorting-push-ibc \\
+      decisive view --env decisive/BlockSorting-v0 --policy block-sorting-push-ibc \
         --set control=push --seed 3
       decisive view --env decisive/BlockPush-v0 --policy expert --human
     """
@@ -63,6 +63,8 @@ class Arguments:
         """Reject what cannot be filmed."""
         if not 120 <= self.height <= 1080:
             raise ValueError(f"--height must be in 120..1080 pixels, got {self.height}")
+        if not self.human and not self.out.lower().endswith(".mp4"):
+            raise ValueError(f"--out must name a film ending in .mp4, got {self.out}")
         if not 1 <= self.every <= 100:
             raise ValueError(f"--every must be in 1..100 control steps, got {self.every}")
 

@@ -79,9 +79,7 @@ class BlockInsertionEnv(TabletopEnv):
     def _build(self, scene: Scene) -> None:
         scene.add_block(BLOCK, "red")
         boxes = slot_boxes(self.clearance)
-        self._slot_bodies = [
-            scene.add_fixture(boxes, SLOT_FRICTION) for _ in range(self.n_slots)
-        ]
+        self._slot_bodies = [scene.add_fixture(boxes, SLOT_FRICTION) for _ in range(self.n_slots)]
 
     def _place(self, rng: np.random.Generator) -> None:
         if self.n_slots == 1:
@@ -94,9 +92,7 @@ class BlockInsertionEnv(TabletopEnv):
             mouths = np.array([0.42 + dx, dy]) + 0.19 * reach
             self.slot_poses = np.column_stack([mouths, headings])
             x, y = rng.uniform((0.37, -0.03), (0.47, 0.03))
-        for body, (slot_x, slot_y, heading) in zip(
-            self._slot_bodies, self.slot_poses, strict=True
-        ):
+        for body, (slot_x, slot_y, heading) in zip(self._slot_bodies, self.slot_poses, strict=True):
             self.scene.place(body, (slot_x, slot_y), heading)
         self.scene.place(self.scene.blocks[0], (x, y), rng.uniform(0, 2 * math.pi), BLOCK[2])
         self._held = 0

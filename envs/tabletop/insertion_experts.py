@@ -1,4 +1,4 @@
-"""Scripted experts for insertion, with displacements and with whole pushes."""
+"""Scripted expert for insertion by displacements, and what it shares with the one for pushes."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ _GATE = 0.05
 """Nearer to the mouth than this, a block that is out of line is brought back (metres)."""
 _RESTART = 0.11
 _NEAR = 0.10
-"""Nearer to the mouth than this, the finger goes around the block on the side away from the slot."""
+"""Nearer to the mouth than this, the finger goes around the block on the far side of the slot."""
 _ENTRY = 0.0235
 """Depth (negative) at which the front face is about to meet the mouth."""
 """How far from the mouth it is brought."""
@@ -46,6 +46,7 @@ class Style:
     """What two people would do differently, drawn once an episode."""
 
     def __init__(self, env: BlockInsertionEnv, mode: Mode, seed: int | None) -> None:
+        """Draw from `seed`; `consistent` draws nothing and takes the nearest slot."""
         if mode not in ("consistent", "diverse"):
             raise ValueError(f"mode must be 'consistent' or 'diverse', got {mode!r}")
         rng = np.random.default_rng(seed)
@@ -96,7 +97,7 @@ class View:
         return self.offset + HALF * math.sin(self.yaw)
 
     def angle_from_behind(self, point: Array) -> float:
-        """Direction from block to point (rad); 0 is away from the slot, counter-clockwise positive."""
+        """Direction from block to point (rad): 0 is away from the slot, positive to the left."""
         away = point - np.array(self.block[:2])
         return wrap_angle(math.atan2(away[1], away[0]) - self.slot[2] - math.pi)
 
@@ -186,7 +187,7 @@ class InsertionExpert:
         return "forward" if offset < room else "sideways"
 
     def _retreat(self, view: View) -> Array:
-        """Sideways out of the mouth's way, where no finger fits in front of the block; then back."""
+        """Sideways out of the mouth's way, until a finger fits in front of the block; then back."""
         outward = 1 if view.offset > 0 else -1
         if view.depth > -0.062 and abs(view.offset) < 0.052:
             heading = view.slot[2] + outward * math.radians(105)

@@ -49,9 +49,7 @@ class Pushes:
     """`(S,)` metres from the start."""
 
 
-def predict_pushes(
-    pose: tuple[float, float, float], headings: Array, tilts: Array
-) -> Pushes:
+def predict_pushes(pose: tuple[float, float, float], headings: Array, tilts: Array) -> Pushes:
     """Model every push of a grid of contact points and directions.
 
     The finger slides along the face without friction: the block advances along the face's normal n
@@ -89,12 +87,14 @@ def predict_pushes(
         b = b + _STEP * sideways + turned * CONTACT
         poses[:, i, :2] = center
         poses[:, i, 2] = np.where(np.abs(b) < 0.9 * HALF, yaw, np.nan)
-    travel = RUN_UP + _STEP * np.arange(1, n_steps + 1)
+    travel: Array = RUN_UP + _STEP * np.arange(1, n_steps + 1, dtype=np.float64)
     return Pushes(start, direction, poses, travel)
 
 
 class InsertionPrimitiveExpert:
     """Inserts by whole pushes.
+
+    `diverse` draws the slot, and for each push one of the faces that do about equally well.
 
     Lines the block up with the slot's axis by pushes from the sides and from behind, shortens the
     way to the mouth in portions that stay straight, and pushes it in. A block that has caught a
@@ -132,10 +132,22 @@ class InsertionPrimitiveExpert:
         return self._line_up(view, straight, stuck) or self._bring_back(view)
 
     def _push_in(self, view: View) -> tuple[Array, Array]:
-        """Along the axis; through the face's middle, for off it the block jams in the slot."""
-        across = view.offset if view.depth < -HALF else 0.0
-        start = np.array([view.depth - CONTACT - RUN_UP, across])
-        return start, np.array([_INSERTED - CONTACT + 0.0005, across])
+        """Along the axis, at the offset from which the front face meets the mouth straightest."""
+        if view.depth > _INSERTED - 0.004:
+            # It is in, but wedged askew: set the finger down on it.
+            return np.array([view.depth, view.offset]), np.array([view.depth, view.offset + 0.001])
+        end = _INSERTED - CONTACT - 0.0008  # no pressing: a pressed block rises with the finger
+        if view.depth > -HALF:
+            return np.array([view.depth - CONTACT - RUN_UP, 0.0]), np.array([end, 0.0])
+        pose = (view.depth, view.offset, view.yaw)
+        pushes = predict_pushes(pose, np.array([view.yaw]), np.array([-view.yaw]))
+        entry = np.argmin(np.abs(pushes.poses[:, :, 0] + HALF), axis=1)
+        _, offset, yaw = pushes.poses[np.arange(len(entry)), entry].T
+        cost = np.abs(offset + HALF * np.sin(yaw)) / 0.001 + np.abs(yaw) / 0.03
+        # Far off the middle, the block jams in the slot instead.
+        cost = np.where(np.abs(pushes.start[:, 1]) < 0.0045, cost, np.inf)
+        start = pushes.start[int(np.nanargmin(cost))]
+        return start, np.array([end, start[1]])
 
     def _straighten(self, view: View) -> tuple[Array, Array]:
         """Turn a block that has caught a corner, by a push at the rear of its far side."""
@@ -146,7 +158,7 @@ class InsertionPrimitiveExpert:
         return np.array([along, side * (CONTACT + 0.024)]), np.array([along, side * end])
 
     def _line_up(self, view: View, straight: bool, stuck: bool) -> tuple[Array, Array] | None:
-        """Best push towards lying straight on the axis, before the mouth; None if none is possible."""
+        """Best push towards lying straight on the axis before the mouth, or None."""
         pose = (view.depth, view.offset, view.yaw)
         quarters = np.array([0.0]) if straight else np.array([0.0, 0.5, -0.5]) * math.pi
         pushes = predict_pushes(pose, view.yaw + quarters, _TILTS)
@@ -156,13 +168,21 @@ class InsertionPrimitiveExpert:
         cost = weight * np.log1p(np.abs(offset) / 0.001) + np.log1p(np.abs(yaw) / 0.02)
         cost = cost + 8.0 * np.abs(depth - _STAGE)
         cost = np.where(np.isnan(yaw) | (depth > max(_STAGE, view.depth + 0.001)), np.inf, cost)
-        finger_end = pushes.start[:, None] + pushes.travel[None, :, None] * pushes.direction[:, None]
+        way = pushes.travel[None, :, None] * pushes.direction[:, None]
+        finger_end = pushes.start[:, None] + way
         for points in (pushes.start[:, None], finger_end):
             blocked = (points[..., 0] > -0.018) & (np.abs(points[..., 1]) < 0.055)
             cost = np.where(blocked, np.inf, cost)
         if stuck:
             cost[:, pushes.travel < RUN_UP + 0.01] = np.inf
-        best, step = np.unravel_index(int(np.argmin(cost)), cost.shape)
+        best = int(np.argmin(cost.min(axis=1)))
+        if self._style.diverse and view.depth < _STAGE - 0.04:
+            # Far from the mouth another face, or another order of pushes, does about as well.
+            per_face = cost.min(axis=1).reshape(len(quarters), -1)
+            useful = np.flatnonzero(per_face.min(axis=1) < cost.min() + 1.0)
+            chosen = int(self._style.rng.choice(useful)) if len(useful) else 0
+            best = chosen * per_face.shape[1] + int(np.argmin(per_face[chosen]))
+        step = int(np.argmin(cost[best]))
         if not np.isfinite(cost[best, step]):
             return None
         return pushes.start[best], finger_end[best, step]

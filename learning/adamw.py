@@ -51,7 +51,7 @@ class FlatAdamW:
             zip(self._parameters.tensors, self._parameters.grads, strict=True)
         ):
             self._steps[index].add_(1)
-            torch._fused_adamw_(
+            torch._fused_adamw_(  # pyright: ignore[reportPrivateImportUsage]
                 [flat],
                 [grad],
                 [self._means[index]],

@@ -201,7 +201,7 @@ class Recording:
 def _pack(episodes: Sequence[Episode]) -> dict[str, np.ndarray]:
     if not episodes:
         return {"lengths": np.zeros(0, np.int64)}
-    arrays = {
+    arrays: dict[str, np.ndarray] = {
         "lengths": np.array([len(episode.actions) for episode in episodes], np.int64),
         "actions": as_float32(join_rows([e.actions for e in episodes], "actions"), "actions"),
         "rewards": as_float32(join_rows([e.rewards for e in episodes], "rewards"), "rewards"),

@@ -79,6 +79,10 @@ class Mixture(NamedTuple):
         means, stds = self.means.gather(1, index), self.log_stds.gather(1, index).exp()
         return means + stds * normal(tuple(means.shape), generator, means)
 
+    def cloned(self) -> Mixture:
+        """A copy made of ordinary tensors: those of inference mode have no gradients."""
+        return Mixture(*(part.clone() for part in self))
+
     def likeliest_mean(self) -> Tensor:
         """Mean of the component with the highest density at its own mean, `(B, A)`."""
         peak = self.log_weights - self.log_stds.sum(-1)

@@ -120,9 +120,7 @@ class Policy(nn.Module):
                 "views need an action that starts with a point field, such as a push's start; got "
                 f"{[field.name for field in spec.action_fields] or 'no action fields'}; see focus"
             )
-        reader = ViewReader(
-            config.views, spec.observation_fields, spec.action_fields, config.world
-        )
+        reader = ViewReader(config.views, spec.observation_fields, spec.action_fields, config.world)
         return ViewEncoder(
             reader,
             spec.action_dim,

@@ -44,8 +44,9 @@ class Relations:
             at += field.size
         pairs = list(combinations(starts, 2))
         if not pairs:
-            raise ValueError("relations need at least two point fields in the state; got "
-                             f"{len(starts)}")
+            raise ValueError(
+                f"relations need at least two point fields in the state; got {len(starts)}"
+            )
         self._a = torch.tensor([[a, a + 1] for a, _ in pairs])
         self._b = torch.tensor([[b, b + 1] for _, b in pairs])
         self.n_features = at + 4 * len(pairs)

@@ -13,7 +13,7 @@ by attention. All methods thus get the same help, and differ in their losses alo
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import torch
@@ -87,11 +87,7 @@ class ViewReader:
         self._yaw4 = torch.tensor([[block[2], block[2] + 1] for block in blocks])
         self._rest = tuple(field for field in fields if field.name not in taken)
         self._rest_index = torch.tensor(
-            [
-                starts[field.name] + i
-                for field in self._rest
-                for i in range(field.size)
-            ],
+            [starts[field.name] + i for field in self._rest for i in range(field.size)],
             dtype=torch.long,
         )
         self.n_blocks = len(blocks)
@@ -106,7 +102,7 @@ class ViewReader:
         self.n_features = n_own + (self.n_blocks - 1) * (6 + len(self.groups))
 
     def poses(self, state: Tensor) -> Tensor:
-        """`(B, V, 4)` x, y, cos, sin of every view of `(B, D)` raw states; x points into the face."""
+        """`(B, V, 4)` x, y, cos, sin of all views of `(B, D)` raw states; x points into the face."""
         xy, yaw4 = state[:, self._xy], state[:, self._yaw4]
         yaw = torch.atan2(yaw4[..., 1], yaw4[..., 0]) / 4
         turns = torch.arange(FACES, device=state.device) * (math.pi / 2)
@@ -123,8 +119,8 @@ class ViewReader:
             views: `(B, v)` which they are; None for all V in order.
 
         Returns:
-            `(B, v, F)`: the own kind, the own pose if the world is known, the state's other fields in the view's frame,
-            and the other blocks from near to far.
+            `(B, v, F)`: the own kind, the own pose if the world is known, the state's other fields
+            in the view's frame, and the other blocks from near to far.
         """
         n_rows, n, device = state.shape[0], self.n_blocks, state.device
         n_views = poses.shape[1]
@@ -195,7 +191,7 @@ class ViewReader:
         return torch.cat(parts, dim=-1)
 
     def owner(self, actions: Tensor, poses: Tensor) -> Tensor:
-        """View that each action is judged from: the face of the nearest block that it starts behind.
+        """View that each action is judged from: the face that it starts behind, nearest block.
 
         Args:
             actions: `(B, N, A)` raw, world frame.
@@ -214,7 +210,7 @@ class ViewReader:
 
 
 def _turned_back(pairs: Tensor, rotation: Tensor) -> Tensor:
-    """xy pairs rotated by minus the angle whose cos and sin are `rotation`."""
+    """Xy pairs rotated by minus the angle whose cos and sin are `rotation`."""
     x, y = pairs[..., 0], pairs[..., 1]
     c, s = rotation[..., 0], rotation[..., 1]
     return torch.stack((c * x + s * y, c * y - s * x), dim=-1)
@@ -343,18 +339,9 @@ class ViewEnergy(nn.Module):
         energy: Tensor = self.out(h).squeeze(-1)
         return energy
 
-    def bind(self, code: Tensor) -> _Bound:
+    def bind(self, code: Tensor) -> Callable[[Tensor], Tensor]:
         """The energy of given codes as a function of actions."""
-        return _Bound(self, code)
-
-
-class _Bound(NamedTuple):
-    model: ViewEnergy
-    code: Tensor
-
-    def __call__(self, actions: Tensor) -> Tensor:
-        energy: Tensor = self.model(self.code, actions)
-        return energy
+        return lambda actions: self(code, actions)
 
 
 class ViewMixture(NamedTuple):
@@ -402,6 +389,11 @@ class ViewMixture(NamedTuple):
         means, stds = self.means.gather(1, index), self.log_stds.gather(1, index).exp()
         z = means + stds * normal(tuple(means.shape), generator, means)
         return self._to_world(z, chosen)
+
+    def cloned(self) -> ViewMixture:
+        """A copy made of ordinary tensors: those of inference mode have no gradients."""
+        weights, means, stds, poses = (part.clone() for part in self[:4])
+        return ViewMixture(weights, means, stds, poses, self.encoder)
 
     def likeliest_mean(self) -> Tensor:
         """Mean of the component with the highest density at its own mean, `(B, A)`."""

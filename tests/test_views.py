@@ -67,7 +67,7 @@ def demonstrations(n: int = 80, seed: int = 0, choose: str = "random") -> Demons
     states, actions = [], []
     for _ in range(n):
         blocks = np.column_stack(
-            [[0.3, 0.4, 0.5] + rng.uniform(-0.02, 0.02, 3), rng.uniform(-0.3, 0.3, 3),
+            [np.array([0.3, 0.4, 0.5]) + rng.uniform(-0.02, 0.02, 3), rng.uniform(-0.3, 0.3, 3),
              rng.uniform(0, 2 * math.pi, 3)]
         )  # fmt: skip
         faces = blocks[0, 2] + np.arange(FACES) * math.pi / 2
@@ -170,6 +170,7 @@ def test_the_ranking_loss_starts_at_chance() -> None:
     assert float(logs["info_nce"]) == pytest.approx(math.log(32), abs=1e-5)
 
 
+@pytest.mark.learning
 def test_the_implicit_policy_lands_on_a_face_where_regression_lands_on_the_block() -> None:
     """Four faces are equally right: their mean is the block's centre."""
     demos, fresh = demonstrations(400), demonstrations(20, seed=1)
@@ -191,7 +192,7 @@ def test_a_frame_views_and_pixels_exclude_each_other() -> None:
         build("mse", frame="red1")
     with pytest.raises(ValueError, match="horizon 1"):
         build("mse", horizon=2)
-    with pytest.raises(ValueError, match="no block.*blue1, blue2, red1"):
+    with pytest.raises(ValueError, match=r"no block.*blue1, blue2, red1"):
         build("mse", views=("green",))
     with pytest.raises(ValueError, match="no heads for views"):
         make_policy("binned", demonstrations(), {"views": ("red",), "width": 16})
@@ -245,4 +246,5 @@ def test_relations_sharpen_every_policys_input() -> None:
     torch.manual_seed(0)
     policy = make_policy("mse", demonstrations(), small_config("mse", relations=True))
     action = policy.act(demonstrations().observations["state"][0])
-    assert action.shape == (4,) and np.isfinite(action).all()
+    assert action.shape == (4,)
+    assert np.isfinite(action).all()

@@ -255,7 +255,4 @@ class ImplicitPolicy(Policy):
 
 
 def _cloned(mixture: AnyMixture | None) -> AnyMixture | None:
-    if mixture is None:
-        return None
-    tensors = {k: v.clone() for k, v in mixture._asdict().items() if isinstance(v, Tensor)}
-    return mixture._replace(**tensors)
+    return None if mixture is None else mixture.cloned()

@@ -5,7 +5,7 @@ from abc import abstractmethod
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, cast
 
 import gymnasium
 import numpy as np
@@ -71,7 +71,7 @@ class TabletopEnv(gymnasium.Env[Any, NDArray[np.float32]]):
     Version history: v0, first.
     """
 
-    metadata: dict[str, Any] = {"render_modes": ["rgb_array", "human"], "render_fps": 10}  # noqa: RUF012
+    metadata: dict[str, Any] = {"render_modes": ["rgb_array", "human"], "render_fps": 10}
     default_limits: ClassVar[dict[str, int]] = {"delta": 100, "push": 12}
     start_xy: ClassVar[tuple[float, float]] = (0.25, 0.0)
     """Where the effector starts (fixed: a reset then needs no inverse kinematics)."""
@@ -132,13 +132,14 @@ class TabletopEnv(gymnasium.Env[Any, NDArray[np.float32]]):
         self.scene.freeze()
 
         self.state_fields: tuple[Field, ...] = (*EFFECTOR_FIELDS, *self._task_fields())
-        self.action_fields: tuple[Field, ...] = (
-            PUSH_FIELDS if control == "push" else DELTA_FIELDS
+        self.action_fields: tuple[Field, ...] = PUSH_FIELDS if control == "push" else DELTA_FIELDS
+        # Gymnasium types the space by its samples, Box by all numbers.
+        self._action_box = (
+            push_space()
+            if control == "push"
+            else spaces.Box(-MAX_DELTA, MAX_DELTA, (2,), np.float32)
         )
-        if control == "push":
-            self.action_space = push_space()
-        else:
-            self.action_space = spaces.Box(-MAX_DELTA, MAX_DELTA, (2,), np.float32)
+        self.action_space = cast(spaces.Space[NDArray[np.float32]], self._action_box)
         self.observation_space = self._observation_space()
 
         self.target: Array = np.array(self.start_xy)
@@ -205,9 +206,7 @@ class TabletopEnv(gymnasium.Env[Any, NDArray[np.float32]]):
         self._start_distance = max(self._progress.distance, 1e-3)
         return self._observe(), self._info()
 
-    def step(
-        self, action: NDArray[np.float32]
-    ) -> tuple[Obs, float, bool, bool, dict[str, Any]]:
+    def step(self, action: NDArray[np.float32]) -> tuple[Obs, float, bool, bool, dict[str, Any]]:
         """Execute one action; see the class for its meaning."""
         action64 = self._check(action)
         self._interfere()
@@ -256,8 +255,7 @@ class TabletopEnv(gymnasium.Env[Any, NDArray[np.float32]]):
             raise ValueError(f"action must have shape {shape}, got {array.shape}")
         if not np.isfinite(array).all():
             raise ValueError(f"action must be finite, got {array.tolist()}")
-        assert isinstance(self.action_space, spaces.Box)
-        return np.clip(array, self.action_space.low, self.action_space.high)
+        return np.clip(array, self._action_box.low, self._action_box.high)
 
     def _move(self, delta: Array) -> None:
         if self._hold:

@@ -1,7 +1,7 @@
 """The two arms: a driven cylinder, and an xArm6 that carries the same cylinder.
 
-Both expose `Effector`. Positions are in metres in the world frame; z is the height of the cylinder's
-lower face above the table.
+Both expose `Effector`. Positions are in metres, world frame; z is the height of the cylinder's lower face
+above the table.
 """
 
 import os
@@ -57,13 +57,13 @@ class Effector(Protocol):
 
 
 class Cylinder:
-    """A cylinder on three driven prismatic axes: exact, cheap and, unlike a dragged free body, stiff.
+    """A cylinder on three driven prismatic axes: exact, cheap and stiff.
 
     The motors are velocity-controlled once per command instead of once per simulation step: the
     joints arrive exactly on time, and a control step costs two calls besides the physics.
     """
 
-    # Strong enough to shove blocks without lag; weak enough downwards not to squash what it lands on.
+    # Strong enough to shove blocks without lag; too weak downwards to squash one.
     _FORCES = (60.0, 60.0, 12.0)
 
     def __init__(self, client: BulletClient) -> None:
@@ -71,7 +71,10 @@ class Cylinder:
         self._client = client
         half = LENGTH / 2
         shape = client.createCollisionShape(
-            pybullet.GEOM_CYLINDER, radius=RADIUS, height=LENGTH, collisionFramePosition=[0, 0, half]
+            pybullet.GEOM_CYLINDER,
+            radius=RADIUS,
+            height=LENGTH,
+            collisionFramePosition=[0, 0, half],
         )
         visual = client.createVisualShape(
             pybullet.GEOM_CYLINDER,
@@ -227,7 +230,7 @@ class XArm6:
 
 
 def _arm_urdf() -> Path:
-    """Write the arm's URDF with absolute mesh paths and the cylinder attached; the caller deletes it."""
+    """Write the arm's URDF with absolute mesh paths and the cylinder; the caller deletes it."""
     root = Path(pybullet_data.getDataPath()) / "xarm"
     tree = ElementTree.parse(root / "xarm6_robot.urdf")
     robot = tree.getroot()
@@ -235,7 +238,8 @@ def _arm_urdf() -> Path:
         mesh.set("filename", mesh.attrib["filename"].replace("package://", f"{root}/"))
     rgba = " ".join(str(v) for v in COLOR)
     half = LENGTH / 2
-    geometry = f'<origin xyz="0 0 {half}"/><geometry><cylinder radius="{RADIUS}" length="{LENGTH}"/></geometry>'
+    cylinder = f'<cylinder radius="{RADIUS}" length="{LENGTH}"/>'
+    geometry = f'<origin xyz="0 0 {half}"/><geometry>{cylinder}</geometry>'
     for snippet in (
         f'<link name="tool"><inertial><origin xyz="0 0 {half}"/><mass value="0.1"/>'
         '<inertia ixx="1e-4" iyy="1e-4" izz="1e-4" ixy="0" ixz="0" iyz="0"/></inertial>'
@@ -252,4 +256,3 @@ def _arm_urdf() -> Path:
     with os.fdopen(handle, "wb") as file:
         tree.write(file)
     return Path(name)
-

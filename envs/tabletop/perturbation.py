@@ -1,7 +1,7 @@
 """What the world does to a policy: shoves, holds, and physics that differ from the training set's.
 
-`disturb` is the chance per control step that somebody interferes; `randomize` in [0, 1] scales every
-range of `draw_variation`. Both draw from a generator of their own, so the same seed starts from the
+`disturb` is the chance per control step that somebody interferes; `randomize` in [0, 1] scales the
+ranges of `draw_variation`. Both draw from a generator of their own, so the same seed starts from the
 same block poses with and without them.
 """
 

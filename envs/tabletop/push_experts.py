@@ -75,7 +75,9 @@ class _Assignment:
 class PushExpert:
     """Pushes by displacements: walks around the block, then steers one of its faces to the zone."""
 
-    def __init__(self, env: BlockPushEnv, mode: Mode = "consistent", seed: int | None = None) -> None:
+    def __init__(
+        self, env: BlockPushEnv, mode: Mode = "consistent", seed: int | None = None
+    ) -> None:
         """Draw the episode's style from `seed`; `consistent` draws nothing."""
         self._task = _Assignment(env, mode, seed)
         rng = self._task.rng
@@ -123,7 +125,9 @@ class PushExpert:
 class PushPrimitiveExpert:
     """Pushes by whole pushes: each moves a block along one of its own axes towards its zone."""
 
-    def __init__(self, env: BlockPushEnv, mode: Mode = "consistent", seed: int | None = None) -> None:
+    def __init__(
+        self, env: BlockPushEnv, mode: Mode = "consistent", seed: int | None = None
+    ) -> None:
         """Draw the episode's style from `seed`; `consistent` draws nothing."""
         self._task = _Assignment(env, mode, seed)
 

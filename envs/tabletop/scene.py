@@ -4,7 +4,7 @@ import contextlib
 import math
 import os
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -33,7 +33,14 @@ with quiet():
     import pybullet
     from pybullet_utils.bullet_client import BulletClient
 
-from envs.tabletop.effectors import LIFT_HEIGHT, PHYSICS_HZ, WORK_HEIGHT, Cylinder, Effector, XArm6
+from envs.tabletop.effectors import (  # noqa: E402  (it imports pybullet, which prints)
+    LIFT_HEIGHT,
+    PHYSICS_HZ,
+    WORK_HEIGHT,
+    Cylinder,
+    Effector,
+    XArm6,
+)
 
 CONTROL_HZ = 10
 SUBSTEPS = PHYSICS_HZ // CONTROL_HZ
@@ -41,7 +48,7 @@ WORKSPACE_LOW = np.array([0.15, -0.48])
 WORKSPACE_HIGH = np.array([0.65, 0.48])
 """Where the effector may be sent (metres, world frame)."""
 
-ARMS = {"cylinder": Cylinder, "xarm6": XArm6}
+ARMS: dict[str, Callable[[BulletClient], Effector]] = {"cylinder": Cylinder, "xarm6": XArm6}
 TABLE_FRICTION = 1.0
 BLOCK_FRICTION = 0.5
 BLOCK_MASS = 0.08
@@ -58,7 +65,7 @@ COLORS = {
 
 @dataclass(frozen=True)
 class Box:
-    """One box of a fixture, in the fixture's frame: centre and half extents in metres, yaw in rad."""
+    """One box of a fixture, in its frame: centre and half extents in metres, yaw in rad."""
 
     center: tuple[float, float, float]
     half: tuple[float, float, float]
@@ -95,8 +102,8 @@ class Scene:
                 client.resetDebugVisualizerCamera(0.9, 90, -50, [0.4, 0.0, 0.0])
             client.setGravity(0, 0, -9.81)
             client.setTimeStep(1 / PHYSICS_HZ)
-            # 120 Hz physics costs the insertion expert 18 of 100 episodes; iterations beyond 20 gain
-            # nothing. Ordered pairs make trajectories independent of what the server did before.
+            # 120 Hz physics costs the insertion expert 18 of 100 episodes; more than 20 iterations
+            # gain nothing. Ordered pairs make trajectories independent of what the server did before.
             client.setPhysicsEngineParameter(
                 numSolverIterations=20, deterministicOverlappingPairs=1, enableFileCaching=0
             )
@@ -126,7 +133,7 @@ class Scene:
     def add_block(self, half: tuple[float, float, float], color: str) -> int:
         """Add a free block (half extents in metres) and return its index in `blocks`."""
         body = self._box([0.4, 0.0, half[2]], half, COLORS[color], BLOCK_MASS)
-        # spinningFriction stands for the patch torque that Bullet's four corner contacts understate.
+        # spinningFriction stands for the patch torque that four corner contacts understate.
         self.client.changeDynamics(
             body,
             -1,
@@ -139,7 +146,7 @@ class Scene:
         return len(self.blocks) - 1
 
     def add_fixture(self, boxes: Sequence[Box], friction: float = 0.3) -> int:
-        """Add a static compound of boxes (never a concave mesh, which leaks) and return its body."""
+        """Add a static compound of boxes (a concave mesh would leak) and return its body."""
         client = self.client
         n = len(boxes)
         orientations = [yaw_quaternion(box.yaw) for box in boxes]

@@ -32,6 +32,8 @@ _MARGIN = 0.018
 _CONTACT = _HALF + RADIUS
 _FASTEST = 0.029
 """Advance per control step in metres, while pushing and moving alike."""
+_STRAY_COST = 8.0
+"""Blocks far from the middle are out of reach, so a push counts that many times where it strays."""
 _FRACTIONS = np.linspace(0.0, 1.0, 12)
 _TURN_GAIN = 0.015
 """Contact offset per heading error (m/rad): turns a 30 mm cube by about the error in two steps."""
@@ -57,7 +59,8 @@ def square_distance(points: Array, poses: Array, half: float) -> Array:
     offset = points[:, None] - poses[None, :, :2]
     cos, sin = np.cos(poses[:, 2]), np.sin(poses[:, 2])
     local = np.stack(
-        [cos * offset[..., 0] + sin * offset[..., 1], cos * offset[..., 1] - sin * offset[..., 0]], -1
+        [cos * offset[..., 0] + sin * offset[..., 1], cos * offset[..., 1] - sin * offset[..., 0]],
+        -1,
     )
     return np.asarray(np.hypot(*np.moveaxis(np.maximum(np.abs(local) - half, 0.0), -1, 0)))
 
@@ -72,6 +75,11 @@ class _Push:
     clean: bool
     """It brings its block into the zone and touches no other."""
     action: Array
+
+    @property
+    def key(self) -> tuple[int, int]:
+        """Block and rough direction."""
+        return self.block, round(math.atan2(self.action[3], self.action[2]) / (math.pi / 4)) % 8
 
 
 def limit_axes(delta: Array, longest: float) -> Array:
@@ -182,12 +190,19 @@ class SortPrimitiveExpert:
         self._diverse = _check_mode(mode)
         self._env = env
         self._rng = np.random.default_rng(seed)
+        self._before: Array | None = None
+        self._futile: set[tuple[int, int]] = set()
+        """Pushes tried since anything moved: something unforeseen is in their way."""
 
     def act(self, obs: Any, info: dict[str, Any]) -> NDArray[np.float32]:
         """`(4,)` push: start and displacement in metres. Reads the simulator, not `obs`."""
         poses = self._env.scene.block_poses()
-        pushes = self._pushes(poses)
+        if self._before is not None and np.abs(poses - self._before)[:, :2].max() > 0.003:
+            self._futile.clear()
+        self._before = poses
+        pushes = [push for push in self._pushes(poses) if push.key not in self._futile]
         if not pushes:
+            self._futile.clear()
             here = np.clip(self._env.target, WORKSPACE_LOW, WORKSPACE_HIGH)
             return np.array([*here, 0.0, 0.0], np.float32)
         clean = [push for push in pushes if push.clean]
@@ -200,6 +215,7 @@ class SortPrimitiveExpert:
             chosen = max((push for push in clean if push.block == first), key=_straightness)
         else:
             chosen = max(pushes, key=lambda push: push.value)
+        self._futile.add(chosen.key)
         return chosen.action.astype(np.float32)
 
     def _pushes(self, poses: Array) -> list[_Push]:
@@ -220,20 +236,22 @@ class SortPrimitiveExpert:
         if run_up is None:
             return None
         longest = MAX_PUSH / float(np.abs(forward).max()) - run_up
-        if gain > 0.6:
-            length = min(missing / gain, longest)
-        else:
-            length = min(0.06, longest)  # sideways, out of a jam
+        # Towards the zone as far as is missing; sideways only a little, out of a jam.
+        length = min(missing / gain if gain > 0.6 else 0.06, longest)
         center = poses[block, :2]
+        # The finger stops at the edge of its workspace.
+        room = np.where(forward > 0, WORKSPACE_HIGH - center, center - WORKSPACE_LOW)
+        room = room / np.maximum(np.abs(forward), 1e-6) + _CONTACT
+        length = min(length, float(room.min()))
+        if length < 0.01:
+            return None
         end = center + forward * length
         strayed = max(_stray(end[0]) - _stray(center[0]), 0.0)
         harm, touched = self._harm(poses, block, forward, length)
-        value = gain * length - harm - 3.0 * strayed
+        value = gain * length - harm - _STRAY_COST * strayed
         clean = gain > 0.6 and gain * length > missing - 1e-6 and not touched and strayed == 0.0
         start = center - forward * (_HALF + RADIUS + run_up)
-        return _Push(
-            block, value, clean, np.concatenate([start, forward * (run_up + length)])
-        )
+        return _Push(block, value, clean, np.concatenate([start, forward * (run_up + length)]))
 
     def _run_up(self, poses: Array, block: int, forward: Array) -> float | None:
         """Gap at the start such that the finger comes down on the free table, or None."""
@@ -245,9 +263,7 @@ class SortPrimitiveExpert:
         usable = np.flatnonzero(free)
         return float(gaps[usable[0]]) if len(usable) else None
 
-    def _harm(
-        self, poses: Array, block: int, forward: Array, length: float
-    ) -> tuple[float, bool]:
+    def _harm(self, poses: Array, block: int, forward: Array, length: float) -> tuple[float, bool]:
         """Metres by which other blocks are set back, and whether any is touched."""
         env = self._env
         offset = poses[:, :2] - poses[block, :2]
@@ -262,13 +278,13 @@ class SortPrimitiveExpert:
         placed = env.signs * poses[:, 1] > env.zone_edge
         setback = np.where(placed & (setback < 0), 0.0, setback)
         strayed = _stray(poses[:, 0] + carried * forward[0]) - _stray(poses[:, 0])
-        harm = setback + 0.01 + 3.0 * np.maximum(strayed, 0.0)
+        harm = setback + 0.01 + _STRAY_COST * np.maximum(strayed, 0.0)
         return float(harm[hit].sum()), bool(hit.any())
 
 
 def _stray(x: Any) -> Any:
     """How far blocks at x lie outside the part of the table that is easy to work on, in metres."""
-    return np.maximum(np.maximum(x - 0.59, 0.21 - x), 0.0)
+    return np.maximum(np.maximum(x - 0.58, 0.21 - x), 0.0)
 
 
 def _straightness(push: _Push) -> float:

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from envs.tabletop.effectors import RADIUS
 
 TURN_CONSTANT = 1.1e-3
-"""Measured for a 40 mm block (m^2); Bullet's four corner contacts turn less than a uniform patch."""
+"""Measured for a 40 mm block (m^2); four corner contacts turn less than a uniform patch."""
 
 Array = NDArray[np.float64]
 
@@ -112,7 +112,9 @@ def push_face(
             goal = face.point(-contact - 0.004, across)
         return limit_step(goal - finger, max_step)
     goal = face.point(-contact - 0.014, across)
-    own = Circle((float(face.center[0]), float(face.center[1])), half * math.sqrt(2) + RADIUS + 0.004)
+    own = Circle(
+        (float(face.center[0]), float(face.center[1])), half * math.sqrt(2) + RADIUS + 0.004
+    )
     return navigate(finger, goal, [own, *obstacles], side, max_step)
 
 
@@ -161,16 +163,14 @@ def _first_blocking(finger: Array, goal: Array, obstacles: Sequence[Circle]) -> 
         at = float(to_center @ direction)
         miss = abs(float(direction[0] * to_center[1] - direction[1] * to_center[0]))
         inside_goal = float(np.hypot(*(goal - disc.center))) < disc.radius
-        if miss < disc.radius - 1e-6 and 0 < at < length + disc.radius and at < best_at:
-            # A goal beyond the closest approach is blocked; one before it is not.
-            if at < length or inside_goal:
-                best, best_at = disc, at
+        # A goal beyond the closest approach is blocked; one before it is not.
+        ahead = 0 < at < length + disc.radius and (at < length or inside_goal)
+        if miss < disc.radius - 1e-6 and ahead and at < best_at:
+            best, best_at = disc, at
     return best
 
 
-def _circle_around(
-    finger: Array, goal: Array, disc: Circle, side: int, max_step: float
-) -> Array:
+def _circle_around(finger: Array, goal: Array, disc: Circle, side: int, max_step: float) -> Array:
     center = np.array(disc.center)
     spoke = finger - center
     distance = max(float(np.hypot(*spoke)), 1e-9)

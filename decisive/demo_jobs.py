@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-import multiprocessing
 from collections.abc import Callable
-from concurrent.futures import Future, ProcessPoolExecutor, as_completed
+from concurrent.futures import Future, as_completed
 from concurrent.futures.process import BrokenProcessPool
+from dataclasses import replace
 from types import TracebackType
 from typing import Any, ParamSpec, TypeVar
 
 from decisive.episodes import Episode, Runner
 from decisive.evaluation import EvaluationConfig
 from decisive.progress import progress
+from decisive.workers import process_pool
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -22,9 +23,7 @@ class Pool:
 
     def __init__(self, workers: int) -> None:
         """Prepare; processes start with the first job."""
-        # spawn: a fork would copy the threads of torch and the clients of the simulator.
-        context = multiprocessing.get_context("spawn")
-        self._executor = ProcessPoolExecutor(workers, context)
+        self._executor = process_pool(workers)
 
     def submit(self, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> Future[T]:
         """Queue a call."""
@@ -80,7 +79,7 @@ _runners: dict[str, Runner] = {}
 
 def run_one(config: EvaluationConfig, seed: int) -> Episode:
     """One episode, in a worker that keeps its environments and policies."""
-    key = repr((config.env, config.options, config.policy, config.expert_mode))
+    key = repr(replace(config, seed=0, episodes=1))
     if key not in _runners:
         _runners[key] = config.runner()
     return _runners[key].run(seed)

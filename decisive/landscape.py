@@ -60,7 +60,7 @@ def action_range(policy: ImplicitPolicy) -> tuple[FloatArray, FloatArray]:
     """
     low = policy.action_normalizer.low.numpy().copy()
     high = policy.action_normalizer.high.numpy().copy()
-    if policy.frame is not None:
+    if policy.frame is not None or policy.focus is not None:
         start = 0
         for field in policy.spec.action_fields:
             part = slice(start, start + field.size)
@@ -158,7 +158,7 @@ def paint(energies: FloatArray, height: int, width: int, span: float = SPAN) -> 
     """Energies as colours: bright where low.
 
     Args:
-        energies: `(n, m)`.
+        energies: `(n, m)`; infinite is darkest.
         height: of the picture.
         width: of the picture.
         span: energy above the minimum that is darkest.
@@ -166,7 +166,9 @@ def paint(energies: FloatArray, height: int, width: int, span: float = SPAN) -> 
     Returns:
         `(height, width, 3)`.
     """
-    depth = 1.0 - np.clip((energies - energies.min()) / span, 0.0, 1.0)
+    lowest = energies[np.isfinite(energies)].min(initial=np.inf)
+    depth = 1.0 - np.clip((energies - lowest) / span, 0.0, 1.0) if np.isfinite(lowest) else energies
+    depth = np.nan_to_num(depth, nan=0.0, posinf=0.0)
     smooth = Image.fromarray(depth.astype(np.float32)).resize(
         (width, height), Image.Resampling.BICUBIC
     )

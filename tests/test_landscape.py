@@ -174,6 +174,15 @@ def test_paint_does_not_care_for_a_constant():
     np.testing.assert_array_equal(paint(energies, 16, 16), paint(energies + 7, 16, 16))
 
 
+def test_paint_shows_the_unreachable_as_darkest():
+    energies = np.zeros((4, 4), np.float32)
+    energies[0] = np.inf
+    picture = paint(energies, 40, 40)
+    assert tuple(picture[2, 20]) == tuple(colors()[0])
+    assert tuple(picture[35, 20]) == tuple(colors()[-1])
+    assert np.all(paint(np.full((2, 2), np.inf, np.float32), 8, 8) == colors()[0])
+
+
 def bowl(n=32, low=-0.03, high=0.03):
     axis = np.linspace(low, high, n, dtype=np.float32)
     actions = np.stack(np.meshgrid(axis, axis, indexing="ij"), axis=-1)

@@ -202,7 +202,7 @@ def test_a_hundred_creations_leak_no_client() -> None:
     gymnasium.make("decisive/BlockPush-v0").close()
     files, clients = open_files(), connected()
     for i in range(100):
-        # Every tenth has the second scene that policy images with the arm are drawn from.
+        # Every fiftieth has the second scene that policy images with the arm are drawn from.
         options = {"arm": "xarm6", "observation": "both"} if i % 50 == 0 else {}
         env = gymnasium.make("decisive/BlockPush-v0", disable_env_checker=True, **options)
         assert connected() > clients
@@ -214,9 +214,7 @@ def test_a_hundred_creations_leak_no_client() -> None:
 
 @pytest.mark.parametrize("control", ["delta", "push"])
 @pytest.mark.parametrize("env_id", TABLETOP_IDS)
-def test_bad_actions_are_refused_and_change_nothing(
-    made: Any, env_id: str, control: str
-) -> None:
+def test_bad_actions_are_refused_and_change_nothing(made: Any, env_id: str, control: str) -> None:
     env = made(env_id, control=control)
     env.reset(seed=0)
     size = env.action_space.shape[0]
@@ -287,9 +285,7 @@ def test_default_limits_are_the_documented_ones(env_id: str, control: str) -> No
 
 @pytest.mark.parametrize("limit", [3, 130])
 def test_make_shortens_and_lengthens_episodes(limit: int) -> None:
-    env = gymnasium.make(
-        "decisive/BlockPush-v0", max_episode_steps=limit, disable_env_checker=True
-    )
+    env = gymnasium.make("decisive/BlockPush-v0", max_episode_steps=limit, disable_env_checker=True)
     env.reset(seed=0)
     ends = [env.step(np.zeros(2, np.float32))[3] for _ in range(limit)]
     assert ends == [False] * (limit - 1) + [True]
@@ -378,16 +374,16 @@ def test_a_push_that_lands_on_a_block_is_lost(made: Any, arm: str) -> None:
     assert env.scene.is_upright(env.scene.blocks[0], 0.015)
 
 
-@pytest.mark.parametrize("arm", ["cylinder", "xarm6"])
-def test_a_push_in_the_open_goes_where_it_says_and_lifts(made: Any, arm: str) -> None:
+@pytest.mark.parametrize(("arm", "tolerance"), [("cylinder", 0.002), ("xarm6", 0.008)])
+def test_a_push_in_the_open_goes_where_it_says_and_lifts(
+    made: Any, arm: str, tolerance: float
+) -> None:
     env = made("decisive/BlockPush-v0", arm=arm, control="push")
     env.reset(seed=2)
     before = env.scene.block_poses()
     seconds: list[float] = []
-    end = execute_push(
-        env.scene, np.array([0.30, 0.30, 0.10, 0.05]), lambda: seconds.append(0.1)
-    )
-    np.testing.assert_allclose(end, [0.40, 0.35], atol=0.004)
+    end = execute_push(env.scene, np.array([0.30, 0.30, 0.10, 0.05]), lambda: seconds.append(0.1))
+    np.testing.assert_allclose(end, [0.40, 0.35], atol=tolerance)
     assert env.scene.tip()[2] > 0.05
     np.testing.assert_allclose(env.scene.block_poses(), before, atol=1e-3)
     assert 0.5 < sum(seconds) < 4.0

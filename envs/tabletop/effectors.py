@@ -1,7 +1,7 @@
 """The two arms: a driven cylinder, and an xArm6 that carries the same cylinder.
 
-Both expose `Effector`. Positions are in metres, world frame; z is the height of the cylinder's lower face
-above the table.
+Both expose `Effector`. Positions are in metres, world frame; z is the height of the cylinder's
+lower face above the table.
 """
 
 import os

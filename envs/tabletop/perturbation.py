@@ -1,8 +1,8 @@
 """What the world does to a policy: shoves, holds, and physics that differ from the training set's.
 
-`disturb` is the chance per control step that somebody interferes; `randomize` in [0, 1] scales the
-ranges of `draw_variation`. Both draw from a generator of their own, so the same seed starts from the
-same block poses with and without them.
+`disturb` is the chance per control step that somebody interferes; `randomize` in [0, 1] scales
+the ranges of `draw_variation`. Both draw from a generator of their own, so the same seed starts
+from the same block poses with and without them.
 """
 
 from dataclasses import dataclass

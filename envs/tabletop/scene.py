@@ -33,7 +33,7 @@ with quiet():
     import pybullet
     from pybullet_utils.bullet_client import BulletClient
 
-from envs.tabletop.effectors import (  # noqa: E402  (it imports pybullet, which prints)
+from envs.tabletop.effectors import (  # noqa: E402 (imports pybullet)
     LIFT_HEIGHT,
     PHYSICS_HZ,
     WORK_HEIGHT,

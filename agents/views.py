@@ -102,7 +102,7 @@ class ViewReader:
         self.n_features = n_own + (self.n_blocks - 1) * (6 + len(self.groups))
 
     def poses(self, state: Tensor) -> Tensor:
-        """`(B, V, 4)` x, y, cos, sin of the views of `(B, D)` raw states; x points into the face."""
+        """`(B, V, 4)` x, y, cos, sin of the views of raw `(B, D)`; x points into the face."""
         xy, yaw4 = state[:, self._xy], state[:, self._yaw4]
         yaw = torch.atan2(yaw4[..., 1], yaw4[..., 0]) / 4
         turns = torch.arange(FACES, device=state.device) * (math.pi / 2)

@@ -103,7 +103,7 @@ class Scene:
             client.setGravity(0, 0, -9.81)
             client.setTimeStep(1 / PHYSICS_HZ)
             # 120 Hz physics costs the insertion expert 18 of 100 episodes; more than 20 iterations
-            # gain nothing. Ordered pairs make trajectories independent of what the server did before.
+            # gain nothing. Ordered pairs make runs independent of what the server did before.
             client.setPhysicsEngineParameter(
                 numSolverIterations=20, deterministicOverlappingPairs=1, enableFileCaching=0
             )

@@ -140,7 +140,7 @@ def main() -> None:
         parser.error(
             f"nothing to run; --episodes must be positive and --only match one of\n  {names}"
         )
-    console = Console()
+    console = Console(width=120)
     results = []
     for row in measure(chosen, arguments.episodes, arguments.workers):
         results.append(row)

@@ -75,7 +75,7 @@ def _drift(heading: float, turn: float) -> float:
     50 degrees off the x axis, a block strays towards that axis by up to 6 degrees.
     """
     from_x = wrap_angle(2 * heading) / 2
-    if from_x * turn <= 0:
+    if from_x * turn <= 0 or abs(from_x) > 0.9:
         return 0.0
     return math.copysign(min(0.1, 0.6 * max(0.0, abs(from_x) - 0.3)), turn)
 

@@ -237,7 +237,6 @@ class TabletopEnv(gymnasium.Env[Any, NDArray[np.float32]]):
             camera.FILM_TARGET,
             self.variation.light,
             field_of_view=42.0,
-            shadow=True,
         )
 
     def close(self) -> None:

@@ -32,7 +32,6 @@ def render(
     target: Sequence[float],
     light: Sequence[float] = (0.6, 0.4, 1.6),
     field_of_view: float | tuple[float, float] = POLICY_FIELD_OF_VIEW,
-    shadow: bool = False,
 ) -> NDArray[np.uint8]:
     """Picture of the scene.
 
@@ -43,8 +42,6 @@ def render(
         target: point looked at.
         light: direction towards the light.
         field_of_view: vertical and horizontal, degrees; one number is vertical, with square pixels.
-        shadow: without effect. TinyRenderer doubles its cost for shadows, and at the scale of a
-            table draws them in the wrong places.
 
     Returns:
         `(height, width, 3)` uint8 RGB.
@@ -65,6 +62,7 @@ def render(
         lightAmbientCoeff=0.75,
         lightDiffuseCoeff=0.35,
         lightSpecularCoeff=0.05,
+        shadow=0,  # They double the cost, and at the scale of a table fall in the wrong places.
         flags=pybullet.ER_NO_SEGMENTATION_MASK,
         renderer=pybullet.ER_TINY_RENDERER,
     )

@@ -232,7 +232,7 @@ class XArm6:
 def _arm_urdf() -> Path:
     """Write the arm's URDF with absolute mesh paths and the cylinder; the caller deletes it."""
     root = Path(pybullet_data.getDataPath()) / "xarm"
-    tree = ElementTree.parse(root / "xarm6_robot.urdf")
+    tree = ElementTree.parse(root / "xarm6_robot_white.urdf")
     robot = tree.getroot()
     for mesh in robot.iter("mesh"):
         mesh.set("filename", mesh.attrib["filename"].replace("package://", f"{root}/"))

@@ -1,39 +1,15 @@
 """A Bullet world with a table, blocks, fixtures and an effector, that resets by saved state."""
 
-import contextlib
 import math
-import os
-import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import pybullet
 from numpy.typing import NDArray
+from pybullet_utils.bullet_client import BulletClient
 
-
-@contextlib.contextmanager
-def quiet() -> Iterator[None]:
-    """Keep what Bullet's C code prints off the terminal (it would break `--json`)."""
-    sys.stdout.flush()
-    sys.stderr.flush()
-    saved = [os.dup(1), os.dup(2)]
-    null = os.open(os.devnull, os.O_WRONLY)
-    try:
-        os.dup2(null, 1)
-        os.dup2(null, 2)
-        yield
-    finally:
-        for target, fd in zip((1, 2), saved, strict=True):
-            os.dup2(fd, target)
-            os.close(fd)
-        os.close(null)
-
-
-with quiet():
-    import pybullet
-    from pybullet_utils.bullet_client import BulletClient
-
-from envs.tabletop.effectors import (  # noqa: E402 (imports pybullet)
+from envs.tabletop.effectors import (
     LIFT_HEIGHT,
     PHYSICS_HZ,
     WORK_HEIGHT,
@@ -41,6 +17,7 @@ from envs.tabletop.effectors import (  # noqa: E402 (imports pybullet)
     Effector,
     XArm6,
 )
+from envs.tabletop.quiet import quiet
 
 CONTROL_HZ = 10
 SUBSTEPS = PHYSICS_HZ // CONTROL_HZ
@@ -236,6 +213,5 @@ __all__ = [
     "Box",
     "Scene",
     "quaternion_yaw",
-    "quiet",
     "yaw_quaternion",
 ]

@@ -93,7 +93,7 @@ def test_score_counts_blocks_beyond_their_own_edge() -> None:
     env = BlockSortingEnv(n_blocks=4)
     env.reset(seed=0)
     put(env, (0.3, 0.14, 0.3), (0.4, 0.12, 0.1), (0.3, -0.14, 1.0), (0.4, 0.14, 0.0))
-    obs, reward, terminated, truncated, info = env.step(np.zeros(2, np.float32))
+    _, _, terminated, truncated, info = env.step(np.zeros(2, np.float32))
     assert info["score"] == 0.5  # blue2 is short of its edge, yellow2 lies with the blues
     assert not info["success"]
     assert not terminated

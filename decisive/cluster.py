@@ -38,6 +38,7 @@ def run_on_ray(config: EvaluationConfig, seeds: list[int]) -> Iterator[Episode]:
     """
     try:
         import ray
+        from ray.exceptions import RayError, RayTaskError
     except ImportError as error:
         raise ValueError("--ray needs Ray: pip install 'decisive[cluster]'") from error
     from decisive.evaluation import policy_files
@@ -50,11 +51,11 @@ def run_on_ray(config: EvaluationConfig, seeds: list[int]) -> Iterator[Episode]:
         while waiting:
             ready, waiting = ray.wait(waiting, num_returns=1)
             yield ray.get(ready[0])
-    except ray.exceptions.RayTaskError as error:
+    except RayTaskError as error:
         if isinstance(error.cause, ValueError | OSError):
             raise error.cause from error
         raise
-    except ray.exceptions.RayError as error:
+    except RayError as error:
         raise OSError(f"Ray gave up on an episode: {error}") from error
     finally:
         ray.shutdown()

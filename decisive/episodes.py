@@ -29,6 +29,7 @@ class Actor(Protocol):
 
     def act(self, obs: Any, info: Mapping[str, Any]) -> NDArray[np.floating]:
         """The action for one observation."""
+        ...
 
 
 class PolicyActor:

@@ -93,7 +93,8 @@ class VideoWriter:
         import imageio_ffmpeg
 
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        sink: Generator[None, Any, None] = imageio_ffmpeg.write_frames(
+        encode: Any = imageio_ffmpeg.write_frames  # its annotations want a whole number of fps
+        sink: Generator[None, Any, None] = encode(
             str(self._beside),
             (width, height),
             fps=self.fps,

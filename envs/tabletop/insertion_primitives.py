@@ -134,8 +134,9 @@ class InsertionPrimitiveExpert:
     def _push_in(self, view: View) -> tuple[Array, Array]:
         """Along the axis, at the offset from which the front face meets the mouth straightest."""
         if view.depth > _INSERTED - 0.004:
-            # It is in, but wedged askew: set the finger down on it.
-            return np.array([view.depth, view.offset]), np.array([view.depth, view.offset + 0.001])
+            # It is in, but leans on a wall: set the finger down on the side that is raised.
+            raised = np.array([view.depth, view.offset - math.copysign(0.014, view.offset)])
+            return raised, raised + np.array([0.0, 0.001])
         end = _INSERTED - CONTACT - 0.0008  # no pressing: a pressed block rises with the finger
         if view.depth > -HALF:
             return np.array([view.depth - CONTACT - RUN_UP, 0.0]), np.array([end, 0.0])
@@ -173,6 +174,11 @@ class InsertionPrimitiveExpert:
         for points in (pushes.start[:, None], finger_end):
             blocked = (points[..., 0] > -0.018) & (np.abs(points[..., 1]) < 0.055)
             cost = np.where(blocked, np.inf, cost)
+        cost = np.where(np.abs(offset) > max(0.03, abs(view.offset)) + 0.01, np.inf, cost)
+        ends = view.slot[:2] + _rotated(finger_end, view.slot[2])
+        starts = view.slot[:2] + _rotated(pushes.start, view.slot[2])
+        cost[((starts < WORKSPACE_LOW) | (starts > WORKSPACE_HIGH)).any(axis=-1)] = np.inf
+        cost[((ends < WORKSPACE_LOW) | (ends > WORKSPACE_HIGH)).any(axis=-1)] = np.inf
         if stuck:
             cost[:, pushes.travel < RUN_UP + 0.01] = np.inf
         best = int(np.argmin(cost.min(axis=1)))
@@ -197,4 +203,12 @@ class InsertionPrimitiveExpert:
         heading = view.yaw + quarter * round((heading - view.yaw) / quarter)
         forward = np.array([math.cos(heading), math.sin(heading)])
         start = place - (CONTACT + RUN_UP) * forward
+        if not aside:
+            start[0] = min(start[0], -RADIUS - 0.003)  # not on a wall
         return start, start + (RUN_UP + (0.10 if aside else 0.06)) * forward
+
+
+def _rotated(points: Array, angle: float) -> Array:
+    """`(..., 2)` points turned by an angle (rad)."""
+    cos, sin = math.cos(angle), math.sin(angle)
+    return points @ np.array([[cos, sin], [-sin, cos]])

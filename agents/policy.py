@@ -213,8 +213,9 @@ class Policy(nn.Module):
             low, high = low.masked_fill(turned, -torch.inf), high.masked_fill(turned, torch.inf)
         self.action_normalizer.fit(actions, low, high)
         if isinstance(self.encoder, ViewEncoder):
+            state = torch.as_tensor(demos.observations["state"][rows])
             normalizer = self.action_normalizer
-            self.encoder.fit(state[:, -1].float(), actions[:, 0], normalizer.low, normalizer.high)
+            self.encoder.fit(state, actions[:, 0], normalizer.low, normalizer.high)
 
     def forward(self, batch: Batch, generator: torch.Generator) -> tuple[Tensor, dict[str, Tensor]]:
         """The same as `loss`; lets wrappers such as DistributedDataParallel call the module."""

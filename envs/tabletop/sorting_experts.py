@@ -132,7 +132,7 @@ class RoutePlanner:
         factors = np.concatenate([[1.0], weights, [1.0]])
         path = self._search(nodes, factors, poses)
         self._waypoint = goal if path is None else nodes[path]
-        return self._waypoint
+        return goal if path is None else nodes[path]
 
     def _search(self, nodes: Array, factors: Array, poses: Array) -> int | None:
         """A* from the first node to the last: the node after the first, or None without a way."""

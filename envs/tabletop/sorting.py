@@ -86,14 +86,12 @@ class BlockSortingEnv(TabletopEnv):
 
     def _task_state(self) -> list[float]:
         values: list[float] = []
-        for body in self.scene.blocks:
-            x, y, yaw = self.scene.pose(body)
+        for x, y, yaw in self.scene.block_poses():
             values += [x, y, *yaw4(yaw)]
         return values
 
     def _measure(self) -> Progress:
-        ys = np.array([self.scene.pose(body)[1] for body in self.scene.blocks])
-        missing = np.maximum(ZONE_EDGE - self.signs * ys, 0.0)
+        missing = np.maximum(ZONE_EDGE - self.signs * self.scene.block_poses()[:, 1], 0.0)
         placed = missing == 0.0
         return Progress(bool(placed.all()), float(placed.mean()), float(missing.sum()))
 

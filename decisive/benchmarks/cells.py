@@ -16,7 +16,7 @@ from typing import Any
 
 from decisive import provenance
 from decisive.benchmarks.recipes import TASKS, find_recipe
-from decisive.benchmarks.tabletop import EPISODES, RECORDED, SHIFTS, Cell
+from decisive.benchmarks.tabletop import EPISODES, FEW_SHARE, RECORDED, SHIFTS, Cell
 from decisive.workers import process_pool
 from learning.atomic import write_file
 
@@ -46,12 +46,15 @@ def plan(cell: Cell) -> dict[str, Any]:
     """Everything that decides a cell's result; a result of another plan is out of date."""
     task = TASKS[cell.task]
     recipe = find_recipe(f"{cell.task}-{cell.method}")
+    train = dict(recipe.train)
+    if cell.demos < RECORDED and "cpu_seconds" in train:
+        train["cpu_seconds"] *= FEW_SHARE
     told = {
         "env": task.env,
         "options": task.options,
         "noise": task.noise,
         "policy": recipe.policy,
-        "train": recipe.train,
+        "train": train,
         "selection_episodes": recipe.selection_episodes,
         "evaluation_options": SHIFTS[cell.shift] if cell.shift else {},
         "episodes": EPISODES,

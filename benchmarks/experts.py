@@ -128,7 +128,7 @@ def measure(chosen: Sequence[Case], episodes: int, workers: int) -> Iterator[dic
 
 def main() -> None:
     """Parse the command line, run, print a table."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--episodes", type=int, default=200)
     parser.add_argument("--only", default="", help="words, comma-separated, all in the case's name")
     parser.add_argument("--workers", type=int, default=2)

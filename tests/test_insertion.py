@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from benchmarks.experts import cases, measure
 from envs.fields import slices
 from envs.tabletop.effectors import RADIUS
 from envs.tabletop.insertion import (
@@ -29,6 +30,7 @@ from envs.tabletop.scene import SUBSTEPS, WORK_HEIGHT, WORKSPACE_HIGH
 
 Make = Callable[..., BlockInsertionEnv]
 CONTACT = HALF + RADIUS
+CLEAR = "clearance=1.0"
 
 
 @pytest.fixture(scope="module")
@@ -62,7 +64,7 @@ def put_block(
     env.scene.client.performCollisionDetection()
     env.scene.place(
         body,
-        to_world(env, depth, offset, slot),
+        to_world(env, depth, offset, slot).tolist(),
         env.slot_poses[slot][2] + yaw,
         BLOCK[2],
     )
@@ -468,3 +470,23 @@ def test_an_episode_repeats_bit_for_bit_in_a_new_process(make: Make, control: st
         [sys.executable, "-c", paths + program], capture_output=True, text=True, check=True
     )
     assert done.stdout.split()[-1] == here
+
+
+def test_the_benchmark_of_experts_covers_every_form_and_filters_by_words() -> None:
+    every = cases()
+    assert len({case.name for case in every}) == len(every)
+    assert {case.options["arm"] for case in every} == {"cylinder", "xarm6"}
+    chosen = cases(["insertion", "push", "slots=2", "clearance=0.5"])
+    assert len(chosen) == 4  # two arms, two modes
+    assert all(case.options["control"] == "push" for case in chosen)
+    assert cases(["insertion", "slots=7"]) == []
+
+
+def test_the_benchmark_measures_success_with_its_interval() -> None:
+    (row,) = measure(
+        cases(["insertion", "cylinder", "delta", "diverse", "slots=1", CLEAR])[:1], 2, 1
+    )
+    assert row["episodes"] == 2
+    assert row["success_ci95"][0] <= row["success_rate"] <= row["success_ci95"][1]
+    assert row["steps_median"] > 10
+    assert len(row["failed_seeds"]) == 2 - round(2 * row["success_rate"])

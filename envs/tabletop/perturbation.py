@@ -10,8 +10,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-SHOVE_SPEED = 0.25
-"""Largest speed (m/s) a shove gives a block: it slides about 10 mm before friction stops it."""
+SHOVE_SPEED = 0.4
+"""Largest speed (m/s) a shove gives a block; half of it is the smallest. A 40 mm block then slides
+15 mm, or 4 mm, before friction stops it."""
 HOLD_STEPS = (3, 8)
 """A hold keeps the effector where it is for this many control steps (inclusive range)."""
 

@@ -137,7 +137,7 @@ class PushPrimitiveExpert:
         poses = env.scene.block_poses()
         current = self._task.current(poses)
         if current is None:
-            return np.zeros(4, np.float32)
+            return np.array([*env.target, 0.0, 0.0], np.float32)
         index, goal = current
         others = np.delete(poses, index, axis=0)[:, :2]
         rng = self._task.rng if self._task.diverse else None

@@ -34,7 +34,6 @@ _FASTEST = 0.029
 """Advance per control step in metres, while pushing and moving alike."""
 _STRAY_COST = 8.0
 """Blocks far from the middle are out of reach, so a push counts that many times where it strays."""
-_FRACTIONS = np.linspace(0.0, 1.0, 12)
 _TURN_GAIN = 0.015
 """Contact offset per heading error (m/rad): turns a 30 mm cube by about the error in two steps."""
 
@@ -82,6 +81,38 @@ class _Push:
         return self.block, round(math.atan2(self.action[3], self.action[2]) / (math.pi / 4)) % 8
 
 
+def way_distance(start: Array, ends: Array, poses: Array, half: float) -> Array:
+    """Distance from straight ways to squares.
+
+    Args:
+        start: `(2,)` where all ways begin, in metres.
+        ends: `(m, 2)`.
+        poses: `(n, 3)` x, y, yaw of the squares.
+        half: their half width.
+
+    Returns:
+        `(m, n)` least distance in metres, 0 where a way crosses a square.
+    """
+    cos, sin = np.cos(poses[:, 2]), np.sin(poses[:, 2])
+    rotation = np.stack([np.stack([cos, sin], -1), np.stack([-sin, cos], -1)], 1)
+    origin = np.einsum("nij,nj->ni", rotation, start - poses[:, :2])
+    way = np.einsum("nij,mj->mni", rotation, ends - start)
+    way = np.where(np.abs(way) < 1e-12, 1e-12, way)
+    near, far = (-half - origin) / way, (half - origin) / way
+    enter = np.minimum(near, far).max(axis=-1)
+    leave = np.maximum(near, far).min(axis=-1)
+    crosses = (enter <= leave) & (leave >= 0) & (enter <= 1)
+    # Convex shapes are closest at a corner of the one or at an end of the other.
+    corners = half * np.array([[1.0, 1.0], [1.0, -1.0], [-1.0, 1.0], [-1.0, -1.0]])
+    to_corner = corners - origin[:, None]
+    along = (to_corner * way[:, :, None]).sum(-1) / (way**2).sum(-1)[..., None]
+    beside = to_corner - np.clip(along, 0.0, 1.0)[..., None] * way[:, :, None]
+    distance = np.hypot(beside[..., 0], beside[..., 1]).min(axis=-1)
+    distance = np.minimum(distance, square_distance(ends, poses, half))
+    distance = np.minimum(distance, square_distance(start[None], poses, half))
+    return np.asarray(np.where(crosses, 0.0, distance))
+
+
 def limit_axes(delta: Array, longest: float) -> Array:
     """`delta` shortened so that neither component exceeds `longest` metres."""
     largest = float(np.abs(delta).max())
@@ -96,6 +127,7 @@ class RoutePlanner:
 
     _RING = 0.040
     _GAP = 0.0015
+    _ARRIVED = 0.006
 
     def __init__(self, weights: Array | None = None) -> None:
         """Remember `(8 n,)` factors on the length of ways by each point, if routes shall differ."""
@@ -118,7 +150,7 @@ class RoutePlanner:
             self._waypoint = None
             return goal
         if self._waypoint is not None:  # keep to the way chosen while it is open
-            ahead = float(np.hypot(*(self._waypoint - finger))) > 0.008
+            ahead = float(np.hypot(*(self._waypoint - finger))) > self._ARRIVED
             if ahead and self._free(finger, self._waypoint[None], poses)[0]:
                 return self._waypoint
         angles = np.arange(8) * (math.pi / 4)
@@ -127,6 +159,7 @@ class RoutePlanner:
         weights = np.ones(len(points)) if self._weights is None else self._weights
         keep = (square_distance(points, poses, _HALF) > RADIUS + self._GAP).all(axis=1)
         keep &= ((points > WORKSPACE_LOW) & (points < WORKSPACE_HIGH)).all(axis=1)
+        keep &= np.hypot(*(points - finger).T) > self._ARRIVED
         points, weights = points[keep], weights[keep]
         nodes = np.concatenate([finger[None], points, goal[None]])
         factors = np.concatenate([[1.0], weights, [1.0]])
@@ -162,11 +195,9 @@ class RoutePlanner:
 
         Leaving a block one already touches is allowed.
         """
-        points = start + (ends - start)[:, None] * _FRACTIONS[:, None]
-        gaps = square_distance(points.reshape(-1, 2), poses, _HALF)
-        gaps = gaps.reshape(len(ends), len(_FRACTIONS), -1)
-        need = np.minimum(RADIUS + self._GAP, gaps[:, :1] + 0.0005)
-        return np.asarray((gaps >= need)[:, 1:].all(axis=(1, 2)))
+        room = square_distance(start[None], poses, _HALF)
+        need = np.minimum(RADIUS + self._GAP, room - 1e-6)
+        return np.asarray((way_distance(start, ends, poses, _HALF) >= need).all(axis=1))
 
 
 class SortPrimitiveExpert:
@@ -284,7 +315,7 @@ class SortPrimitiveExpert:
 
 def _stray(x: Any) -> Any:
     """How far blocks at x lie outside the part of the table that is easy to work on, in metres."""
-    return np.maximum(np.maximum(x - 0.58, 0.21 - x), 0.0)
+    return np.maximum(np.maximum(x - 0.58, 0.22 - x), 0.0)
 
 
 def _straightness(push: _Push) -> float:
@@ -389,8 +420,8 @@ class SortExpert:
         near = 1.0 - 0.5 * along / reach
         cost = (hit * near * np.where(hostile, 0.25, 0.02)).sum(axis=0)
         cost = cost + 0.04 * np.abs(self._ASIDE)
-        # Back to the middle from the far ends of the table.
-        cost = cost + 2.0 * np.maximum(_stray(x + 0.08 * forward[0]) - _stray(x), 0.0)
+        # Back to the middle from the far ends of the table, where the finger cannot follow.
+        cost = cost + 4.0 * (_stray(x + np.maximum(length, 0.04) * forward[0]) - _stray(x))
         best = int(np.argmin(cost))
         return float(cost[best]), float(headings[best])
 

@@ -16,6 +16,7 @@ from envs.tabletop.sorting_experts import (
     SortPrimitiveExpert,
     limit_axes,
     square_distance,
+    way_distance,
 )
 
 
@@ -260,3 +261,16 @@ def test_without_a_way_the_finger_heads_straight_for_the_goal() -> None:
     np.testing.assert_array_equal(
         RoutePlanner().waypoint(np.array([0.25, 0.0]), goal, np.array(ring)), goal
     )
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(0, 10_000))
+def test_way_distance_agrees_with_many_points_along_the_way(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    start, ends = rng.uniform(-0.1, 0.1, 2), rng.uniform(-0.1, 0.1, (5, 2))
+    poses = np.column_stack([rng.uniform(-0.08, 0.08, (4, 2)), rng.uniform(-4, 4, 4)])
+    points = start + (ends - start)[:, None] * np.linspace(0, 1, 400)[:, None]
+    sampled = square_distance(points.reshape(-1, 2), poses, HALF).reshape(5, 400, 4).min(axis=1)
+    exact = way_distance(start, ends, poses, HALF)
+    assert (exact <= sampled + 1e-9).all()
+    np.testing.assert_allclose(exact, sampled, atol=5e-4)

@@ -132,7 +132,7 @@ class RoutePlanner:
 
     _RING = 0.040
     _GAP = 0.0015
-    _ARRIVED = 0.006
+    _ARRIVED = 0.001
 
     def __init__(self, weights: Array | None = None) -> None:
         """Remember `(8 n,)` factors on the length of ways by each point, if routes shall differ."""

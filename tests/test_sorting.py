@@ -10,14 +10,9 @@ from hypothesis import strategies as st
 
 from envs.fields import slices
 from envs.tabletop.effectors import RADIUS
+from envs.tabletop.routes import RoutePlanner, limit_axes, square_distance, way_distance
 from envs.tabletop.sorting import HALF, ZONE_EDGE, BlockSortingEnv
-from envs.tabletop.sorting_experts import (
-    RoutePlanner,
-    SortPrimitiveExpert,
-    limit_axes,
-    square_distance,
-    way_distance,
-)
+from envs.tabletop.sorting_primitives import SortPrimitiveExpert
 
 
 def put(env: BlockSortingEnv, *poses: tuple[float, float, float]) -> None:
@@ -246,7 +241,7 @@ def test_routes_reach_their_goal_and_touch_no_block(seed: int) -> None:
     grid = grid + rng.uniform(-0.006, 0.006, grid.shape)
     poses = np.column_stack([grid, rng.uniform(0, 0.3, len(grid))])
     finger, goal = np.array([0.25, 0.0]), np.array([0.52, rng.uniform(-0.1, 0.1)])
-    planner = RoutePlanner()
+    planner = RoutePlanner(HALF)
     for _ in range(60):
         finger = finger + limit_axes(planner.waypoint(finger, goal, poses) - finger, 0.01)
         assert square_distance(finger[None], poses, HALF).min() > RADIUS
@@ -259,7 +254,7 @@ def test_without_a_way_the_finger_heads_straight_for_the_goal() -> None:
     ring = [(0.4 + 0.045 * math.cos(a), 0.045 * math.sin(a), a) for a in np.arange(8) * 0.7854]
     goal = np.array([0.4, 0.0])
     np.testing.assert_array_equal(
-        RoutePlanner().waypoint(np.array([0.25, 0.0]), goal, np.array(ring)), goal
+        RoutePlanner(HALF).waypoint(np.array([0.25, 0.0]), goal, np.array(ring)), goal
     )
 
 

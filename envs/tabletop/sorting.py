@@ -9,10 +9,9 @@ from envs.fields import Field
 from envs.tabletop.base import Progress, TabletopEnv, yaw4
 from envs.tabletop.push import block_fields, scatter
 from envs.tabletop.scene import Scene
-from envs.tabletop.sorting_experts import SortExpert, SortPrimitiveExpert
+from envs.tabletop.sorting_experts import HALF, SortExpert
+from envs.tabletop.sorting_primitives import SortPrimitiveExpert
 
-HALF = 0.015
-"""Half width of the 30 mm cubes."""
 ZONE_EDGE = 0.13
 """A blue block is in place where y > 0.13 m, a yellow one where y < -0.13 m."""
 MIN_BLOCKS, MAX_BLOCKS = 2, 16

@@ -49,18 +49,28 @@ class Mixture(NamedTuple):
             ]
             norm = self.log_stds.sum(-1) + 0.5 * LOG_2PI * actions.shape[-1] - self.log_weights
             return torch.logsumexp(-0.5 * scaled.square().sum(-1) - norm[:, None], dim=-1)
-        # Expanding the square makes this two matrix products instead of a (B, N, K, A) tensor. It
-        # cancels digits (about 1e-7 / std^2), so likelihood training does not go this way.
+        # It cancels digits (about 1e-7 / std^2), so likelihood training does not go this way.
+        weights, constant = self.quadratic()
+        features = torch.cat((actions * actions, actions), dim=-1)
+        return torch.logsumexp(torch.baddbmm(constant, features, weights), dim=-1)
+
+    def quadratic(self) -> tuple[Tensor, Tensor]:
+        """The components' log densities as a linear map of `(a * a, a)`.
+
+        Expanding the square makes them one matrix product instead of a `(B, N, K, A)` tensor.
+
+        Returns:
+            Weights `(B, 2 A, K)` and constants `(B, 1, K)`.
+        """
         precision = torch.exp(-2 * self.log_stds)
         scaled = precision * self.means
-        quadratic = (actions * actions) @ precision.mT - 2 * actions @ scaled.mT
         constant = (
             self.log_weights
             - self.log_stds.sum(-1)
             - 0.5 * (scaled * self.means).sum(-1)
-            - 0.5 * LOG_2PI * actions.shape[-1]
+            - 0.5 * LOG_2PI * self.means.shape[-1]
         )
-        return torch.logsumexp(constant[:, None] - 0.5 * quadratic, dim=-1)
+        return torch.cat((-0.5 * precision, scaled), dim=-1).mT, constant[:, None]
 
     def sample(self, n: int, generator: torch.Generator) -> Tensor:
         """Draws.

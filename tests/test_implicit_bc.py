@@ -27,6 +27,7 @@ from agents.implicit_bc.langevin import (
     step_sizes,
 )
 from agents.implicit_bc.negatives import Context, draw_negatives
+from agents.implicit_bc.proposal import Proposal, ProposalConfig
 from agents.mixture import Mixture, MixtureHead
 
 
@@ -512,3 +513,14 @@ def test_the_landscape_turns_with_the_frame_and_takes_chunks():
     policy.eval()
     action = policy.act(demonstrations().observations["state"][0])
     assert policy.landscape(np.stack([action, -action])).shape == (2,)
+
+
+@pytest.mark.parametrize("share", [0.0, 0.25])
+def test_a_bound_proposal_has_the_same_density(share: float) -> None:
+    torch.manual_seed(0)
+    proposal = Proposal(6, 2, share, ProposalConfig(n_components=3))
+    mixture = proposal(torch.randn(4, 6))
+    for n in (3, 40):
+        actions = torch.rand(4, n, 2) * 2 - 1
+        bound = proposal.bind(mixture)(actions)
+        assert torch.allclose(bound, proposal.log_prob(mixture, actions), atol=1e-4)

@@ -5,6 +5,7 @@ Source: Florence et al. 2021, "Implicit Behavioral Cloning" (arXiv 2109.00137).
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, ClassVar
 
 import numpy as np
@@ -178,14 +179,15 @@ class ImplicitPolicy(Policy):
         kept = previous if config.persistence else None
         if proposal is None and kept is None:
             return network
-        if proposal is not None and mixture is None:
-            mixture = proposal(code)
+        density: Callable[[Tensor], Tensor] | None = None
+        if proposal is not None:
+            density = proposal.bind(proposal(code) if mixture is None else mixture)
 
         def whole(actions: Tensor) -> Tensor:
             energies = network(actions)
-            if proposal is not None and mixture is not None:
+            if density is not None:
                 # Training divides r by the temperature, so log q is in units of it.
-                energies = energies - config.temperature * proposal.log_prob(mixture, actions)
+                energies = energies - config.temperature * density(actions)
             if kept is not None:
                 squared = (actions - kept[:, None]).square().sum(dim=-1)
                 dent = torch.exp(squared / (-2 * config.persistence_width**2))

@@ -9,6 +9,7 @@ the loss starts at chance, and q need not be evaluated in training at all.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -116,6 +117,23 @@ class Proposal(nn.Module):
         flat = math.log(self.uniform_share) - self.action_dim * math.log(2)
         other = torch.full_like(density, flat)
         return torch.logaddexp(density + math.log1p(-self.uniform_share), other)
+
+    def bind(self, mixture: AnyMixture) -> Callable[[Tensor], Tensor]:
+        """`log_prob` of one mixture for many sets of actions: what can be, is computed once."""
+        if isinstance(mixture, ViewMixture):
+            return lambda actions: self.log_prob(mixture, actions)
+        weights, constant = mixture.quadratic()
+        if self.uniform_share:  # one more component, flat
+            constant = constant + math.log1p(-self.uniform_share)
+            flat = math.log(self.uniform_share) - self.action_dim * math.log(2)
+            constant = nn.functional.pad(constant, (0, 1), value=flat)
+            weights = nn.functional.pad(weights, (0, 1))
+
+        def density(actions: Tensor) -> Tensor:
+            features = torch.cat((actions * actions, actions), dim=-1)
+            return torch.logsumexp(torch.baddbmm(constant, features, weights), dim=-1)
+
+        return density
 
     @torch.no_grad()
     def sample(self, mixture: AnyMixture, n: int, generator: torch.Generator) -> Tensor:

@@ -269,3 +269,17 @@ def test_way_distance_agrees_with_many_points_along_the_way(seed: int) -> None:
     exact = way_distance(start, ends, poses, HALF)
     assert (exact <= sampled + 1e-9).all()
     np.testing.assert_allclose(exact, sampled, atol=5e-4)
+
+
+def test_blocks_of_two_colours_side_by_side_are_parted_by_pushes() -> None:
+    """Sideways pushes would only move the pair to and fro."""
+    env = BlockSortingEnv(n_blocks=2, control="push")
+    obs, info = env.reset(seed=0)
+    put(env, (0.488, 0.024, -1.2), (0.515, 0.038, 1.94))
+    expert = env.expert()
+    for _ in range(8):
+        obs, _, terminated, _, info = env.step(expert.act(obs, info))
+        if terminated:
+            break
+    assert info["success"]
+    env.close()

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 _MARGIN = 0.018
 """How far behind the zone's edge a block's centre is aimed: neighbours may still nudge it back."""
+_JAMMED = 0.04
+"""Cost of a sideways push that takes another block along, in metres of progress."""
 _STRAY_COST = 8.0
 """Blocks far from the middle are out of reach, so a push counts that many times where it strays."""
 
@@ -122,6 +124,8 @@ class SortPrimitiveExpert:
         strayed = max(stray(end[0]) - stray(center[0]), 0.0)
         harm, touched = self._harm(poses, block, forward, length)
         value = gain * length - harm - _STRAY_COST * strayed
+        if touched and gain <= 0.6:
+            value -= _JAMMED  # two blocks side by side would go to and fro for ever
         clean = gain > 0.6 and gain * length > missing - 1e-6 and not touched and strayed == 0.0
         start = center - forward * (HALF + RADIUS + run_up)
         return _Push(block, value, clean, np.concatenate([start, forward * (run_up + length)]))

@@ -75,6 +75,8 @@ def new_folder(folder: Path) -> Iterator[Path]:
         raise FileExistsError(f"{folder} exists and is not a folder; choose another place")
     folder.parent.mkdir(parents=True, exist_ok=True)
     recover_folder(folder)
+    # What is left of an old folder now is what a kill kept the slow path from removing.
+    shutil.rmtree(_old_name(folder), ignore_errors=True)
     for stale in folder.parent.glob(f".{glob.escape(folder.name)}.*.new"):
         # Left by a kill; one process writes a folder at a time.
         shutil.rmtree(stale, ignore_errors=True)

@@ -230,6 +230,14 @@ def test_a_kill_while_saving_leaves_a_whole_checkpoint(tmp_path, exchange):
     assert os.listdir(tmp_path) == ["a"]
 
 
+def test_an_old_folder_that_a_kill_left_behind_goes_with_the_next_save(tmp_path):
+    save_checkpoint(tmp_path / "a", CONFIG, tensors(), "")
+    (tmp_path / ".a.old").mkdir()
+    (tmp_path / ".a.old" / "config.json").write_text("{}")
+    save_checkpoint(tmp_path / "a", CONFIG, tensors(), "")
+    assert os.listdir(tmp_path) == ["a"]
+
+
 FULL_DISK = """
 import resource, signal, sys, torch
 from learning.checkpoint import read_checkpoint, save_checkpoint

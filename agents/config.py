@@ -64,6 +64,8 @@ class PolicyConfig:
             from the one face that the finger is behind.
         world: whether `views` and `focus` also know where in the world they stand; without, what
             is learned holds wherever the scene stands and however it is turned.
+        skip: whether the code also carries the normalised state itself, past the encoder's layers:
+            what an action copies from the state (a goal to go to) need not be learned then.
         width: width of the encoder and entries of its code.
         depth: layers of the encoder.
         residual: whether the encoder is a pre-activation residual network.
@@ -82,6 +84,7 @@ class PolicyConfig:
     views: tuple[str, ...] = ()
     focus: tuple[str, ...] = ()
     world: bool = True
+    skip: bool = False
     width: int = 256
     depth: int = 3
     residual: bool = False

@@ -188,6 +188,10 @@ class ObservationEncoder(nn.Module):
         activation: `relu` or `silu`.
         conv_channels: channels of the pixel encoder.
         shift: largest random shift of images in training, pixels.
+        skip: whether the state stands in the code once more as it came in.
+
+    Raises:
+        ValueError: if there is no state to skip the layers.
     """
 
     def __init__(
@@ -201,11 +205,15 @@ class ObservationEncoder(nn.Module):
         activation: str,
         conv_channels: tuple[int, ...],
         shift: int,
+        skip: bool = False,
     ) -> None:
         """Build a pixel encoder where there are pixels, and the trunk."""
         super().__init__()
         n_in = n_obs_steps * shapes["state"][0] if "state" in shapes else 0
-        self.shift = shift
+        if skip and not n_in:
+            raise ValueError("skip needs a state in the observation; got pixels alone")
+        self.shift, self.skip = shift, skip
+        self.n_out = width + skip * n_in
         self.pixels: PixelEncoder | None = None
         if "pixels" in shapes:
             self.pixels = PixelEncoder(
@@ -224,7 +232,7 @@ class ObservationEncoder(nn.Module):
             generator: source of the random shifts, used in training mode only.
 
         Returns:
-            `(B, width)` codes.
+            `(B, n_out)` codes.
         """
         parts: list[Tensor] = []
         if "state" in observations:
@@ -235,4 +243,6 @@ class ObservationEncoder(nn.Module):
                 pixels = random_shift(pixels, self.shift, generator)
             parts.append(self.pixels(pixels))
         code: Tensor = self.trunk(torch.cat(parts, dim=-1) if len(parts) > 1 else parts[0])
+        if self.skip:
+            code = torch.cat((code, parts[0]), dim=-1)
         return code

@@ -14,7 +14,9 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-KINDS = ("point", "vector", "heading", "yaw4", "scalar")
+KINDS = ("point", "vector", "heading", "yaw4", "position", "scalar")
+FRAMELESS = ("position", "scalar")
+"""Kinds that no change of frame touches, of any size."""
 
 
 @dataclass(frozen=True)
@@ -23,9 +25,10 @@ class FieldSpec:
 
     Attributes:
         name: what users call it, e.g. `block_xy`.
-        size: number of entries; even for every kind but `scalar`.
+        size: number of entries; even for every kind that turns with a frame.
         kind: `point` (xy, world frame), `vector` (xy displacement), `heading` (cos, sin of a yaw),
-            `yaw4` (cos 4 yaw, sin 4 yaw) or `scalar` (does not change with the frame).
+            `yaw4` (cos 4 yaw, sin 4 yaw), or one that does not change with the frame: `position`
+            (a point of any space) or `scalar`.
     """
 
     name: str
@@ -40,7 +43,7 @@ class FieldSpec:
             )
         if not isinstance(self.size, int) or self.size < 1:
             raise ValueError(f"field {self.name!r} must have a positive size; got {self.size!r}")
-        if self.kind != "scalar" and self.size % 2:
+        if self.kind not in FRAMELESS and self.size % 2:
             raise ValueError(
                 f"field {self.name!r} of kind {self.kind} must have an even size; got {self.size}"
             )
@@ -152,7 +155,7 @@ def _map(
     origin, turn = xy.reshape(shape), rotation.reshape(shape)
     parts: list[Tensor] = []
     for field, part in zip(fields, values.split([f.size for f in fields], dim=-1), strict=True):
-        if field.kind == "scalar":
+        if field.kind in FRAMELESS:
             parts.append(part)
             continue
         pairs = part.unflatten(-1, (field.size // 2, 2))

@@ -89,6 +89,10 @@ class Mixture(NamedTuple):
         means, stds = self.means.gather(1, index), self.log_stds.gather(1, index).exp()
         return means + stds * normal(tuple(means.shape), generator, means)
 
+    def modes(self) -> Tensor:
+        """`(B, K, A)` means of all components."""
+        return self.means
+
     def cloned(self) -> Mixture:
         """A copy made of ordinary tensors: those of inference mode have no gradients."""
         return Mixture(*(part.clone() for part in self))

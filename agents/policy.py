@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from agents.config import PolicyConfig
 from agents.encoders import ObservationEncoder
-from agents.frame import FieldSpec, FrameReader, Pose, from_frame, to_frame
+from agents.frame import FRAMELESS, FieldSpec, FrameReader, Pose, from_frame, to_frame
 from agents.normalization import ActionNormalizer, ObservationNormalizer
 from agents.relations import Relations
 from agents.sampling import normal
@@ -107,6 +107,7 @@ class Policy(nn.Module):
                 config.activation,
                 config.conv_channels,
                 config.random_shift,
+                config.skip,
             )
         if not self.has_views:
             raise ValueError(f"{self.method} has no heads for views; leave views empty")
@@ -130,6 +131,11 @@ class Policy(nn.Module):
             config.dropout,
             config.activation,
         )
+
+    @property
+    def code_dim(self) -> int:
+        """Entries of a code that heads see."""
+        return self.encoder.n_out
 
     @property
     def flat_action_dim(self) -> int:
@@ -208,7 +214,7 @@ class Policy(nn.Module):
         low = torch.as_tensor(self._low)
         high = torch.as_tensor(self._high)
         if pose is not None:  # The action space is a box in the world frame only.
-            turned = torch.tensor([f.kind != "scalar" for f in self._action_fields])
+            turned = torch.tensor([f.kind not in FRAMELESS for f in self._action_fields])
             turned = turned.repeat_interleave(torch.tensor([f.size for f in self._action_fields]))
             low, high = low.masked_fill(turned, -torch.inf), high.masked_fill(turned, torch.inf)
         self.action_normalizer.fit(actions, low, high)

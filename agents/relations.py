@@ -2,7 +2,8 @@
 
 A network that is told where the finger, the blocks and the goals are must subtract before it can
 tell whether they touch, and see a millimetre in coordinates that span half a metre. The differences
-are given to it instead, once as they are and once through asinh, which keeps both scales.
+are given to it instead, once as they are and once through asinh, which keeps both scales. In a
+space of many dimensions, where a distance is what no small network finds, they come with distances.
 """
 
 from __future__ import annotations
@@ -25,33 +26,49 @@ def fine(values: Tensor) -> Tensor:
 
 
 class Relations:
-    """Appends the differences of all pairs of points to a state.
+    """Appends what all pairs of points of one kind and size have between them to a state.
+
+    Fields of kind `point`: differences, coarse and fine. Of kind `position`: differences, and
+    distances coarse and fine.
 
     Args:
-        fields: of the state; those of kind `point` and size 2 count.
+        fields: of the state.
 
     Raises:
-        ValueError: if there are fewer than two points.
+        ValueError: if there is no pair.
     """
 
     def __init__(self, fields: Sequence[FieldSpec]) -> None:
-        """Find the points."""
-        starts: list[int] = []
+        """Find the pairs."""
+        starts: dict[tuple[str, int], list[int]] = {}
         at = 0
         for field in fields:
-            if field.kind == "point" and field.size == 2:
-                starts.append(at)
+            if field.kind in ("point", "position"):
+                starts.setdefault((field.kind, field.size), []).append(at)
             at += field.size
-        pairs = list(combinations(starts, 2))
-        if not pairs:
+        self._pairs: list[tuple[bool, Tensor, Tensor]] = []
+        self.n_features = at
+        for (kind, size), found in starts.items():
+            pairs = list(combinations(found, 2))
+            if pairs:
+                index = torch.tensor(pairs)[..., None] + torch.arange(size)  # (P, 2, size)
+                self._pairs.append((kind == "position", index[:, 0], index[:, 1]))
+                self.n_features += len(pairs) * (2 * size if kind == "point" else size + 2)
+        if not self._pairs:
             raise ValueError(
-                f"relations need at least two point fields in the state; got {len(starts)}"
+                "relations need two point fields, or two positions of one size, in the state; got "
+                f"{[field.name for field in fields] or 'no fields'}"
             )
-        self._a = torch.tensor([[a, a + 1] for a, _ in pairs])
-        self._b = torch.tensor([[b, b + 1] for _, b in pairs])
-        self.n_features = at + 4 * len(pairs)
 
     def __call__(self, state: Tensor) -> Tensor:
-        """Maps `(..., D)` states in metres to `(..., n_features)`."""
-        difference = (state[..., self._b] - state[..., self._a]).flatten(-2)
-        return torch.cat((state, difference, fine(difference)), dim=-1)
+        """Maps `(..., D)` states to `(..., n_features)`."""
+        parts = [state]
+        for distances, first, second in self._pairs:
+            difference = state[..., second] - state[..., first]  # (..., P, size)
+            closely = (
+                torch.linalg.vector_norm(difference, dim=-1)
+                if distances
+                else difference.flatten(-2)
+            )
+            parts += [difference.flatten(-2), *([closely] * distances), fine(closely)]
+        return torch.cat(parts, dim=-1)

@@ -247,6 +247,7 @@ class ViewEncoder(nn.Module):
         """Build the shared network."""
         super().__init__()
         self.reader = reader
+        self.n_out = width
         self.normalizer = ObservationNormalizer(reader.n_features)
         self.trunk = Mlp(reader.n_features, width, depth, residual, dropout, activation)
         self.register_buffer("low", -torch.ones(action_dim))
@@ -389,6 +390,11 @@ class ViewMixture(NamedTuple):
         means, stds = self.means.gather(1, index), self.log_stds.gather(1, index).exp()
         z = means + stds * normal(tuple(means.shape), generator, means)
         return self._to_world(z, chosen)
+
+    def modes(self) -> Tensor:
+        """`(B, V K, A)` means of all components, normalised world actions."""
+        components = torch.arange(self.means.shape[1], device=self.means.device)
+        return self._to_world(self.means, components.expand(self.means.shape[0], -1))
 
     def cloned(self) -> ViewMixture:
         """A copy made of ordinary tensors: those of inference mode have no gradients."""

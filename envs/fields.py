@@ -4,13 +4,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal, get_args
 
-Kind = Literal["point", "vector", "heading", "yaw4", "scalar"]
+Kind = Literal["point", "vector", "heading", "yaw4", "position", "scalar"]
 """How a field turns under a change of frame.
 
 - `point`: xy position in the world frame, metres.
 - `vector`: xy displacement, metres.
 - `heading`: (cos, sin) of a yaw.
 - `yaw4`: (cos 4 yaw, sin 4 yaw); a square block looks the same after a quarter turn.
+- `position`: a point of a space that no frame of the table touches; any size.
 - `scalar`: numbers that no change of frame touches; any size.
 """
 
@@ -23,7 +24,7 @@ class Field:
 
     Attributes:
         name: unique within its vector, such as `block_xy`.
-        size: how many numbers; 2 for every kind but `scalar`.
+        size: how many numbers; 2 for every kind but `position` and `scalar`.
         kind: see `Kind`.
         unit: `m`, `rad`, `s`, or `1` where there is none.
         doc: one line for people.
@@ -41,10 +42,11 @@ class Field:
             raise ValueError(
                 f"field {self.name!r}: kind must be one of {_KINDS}, got {self.kind!r}"
             )
-        if self.size < 1 or (self.kind != "scalar" and self.size != 2):
+        free = self.kind in ("position", "scalar")
+        if self.size < 1 or (not free and self.size != 2):
             raise ValueError(
                 f"field {self.name!r}: a {self.kind} holds "
-                f"{'at least 1 number' if self.kind == 'scalar' else '2 numbers'}, got {self.size}"
+                f"{'at least 1 number' if free else '2 numbers'}, got {self.size}"
             )
 
 

@@ -96,10 +96,10 @@ class ParticleEnv(gymnasium.Env[NDArray[np.float32], NDArray[np.float32]]):
         self.render_size = render_size
         self._limit = max_episode_steps or EPISODE_STEPS
         fields = (
-            Field("agent_position", n_dims, "scalar", "1", "where the particle is"),
+            Field("agent_position", n_dims, "position", "1", "where the particle is"),
             Field("agent_velocity", n_dims, "scalar", "1/s", "how fast it moves"),
-            Field("first_goal", n_dims, "scalar", "1", "to be visited first"),
-            Field("second_goal", n_dims, "scalar", "1", "to be visited second, and to stay at"),
+            Field("first_goal", n_dims, "position", "1", "to be visited first"),
+            Field("second_goal", n_dims, "position", "1", "to be visited second, and to stay at"),
         )
         self.state_fields = tuple(
             field for field in fields if not (hide_velocity and field.name == "agent_velocity")

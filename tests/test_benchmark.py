@@ -32,7 +32,9 @@ def small(monkeypatch):
     )
     monkeypatch.setitem(recipes.RECIPES, "particle-2-mse", recipe)
     monkeypatch.setattr(cells_module, "EPISODES", 3)
-    monkeypatch.setattr(cells_module, "RECORDED", 5)
+    monkeypatch.setitem(
+        recipes.TASKS, "particle-2", replace(recipes.TASKS["particle-2"], recorded=5)
+    )
 
 
 def test_the_core_grid_is_what_was_promised():

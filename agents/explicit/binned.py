@@ -77,13 +77,13 @@ class BinnedPolicy(Policy):
                     "(horizon * action_dim); use layout='autoregressive'"
                 )
             self.joint = nn.Sequential(
-                nn.Linear(config.width, config.head_width),
+                nn.Linear(self.code_dim, config.head_width),
                 make_activation(config.activation),
                 nn.Linear(config.head_width, config.n_bins**n),
             )
         else:
             # One network for all entries: it is told the entries before, and which one is asked.
-            self.from_code = nn.Linear(config.width, config.head_width)
+            self.from_code = nn.Linear(self.code_dim, config.head_width)
             self.entry = nn.Parameter(torch.randn(n, config.head_width) * 0.1)
             self.before = nn.Linear(n - 1, config.head_width * n, bias=False) if n > 1 else None
             self.classify = nn.Sequential(

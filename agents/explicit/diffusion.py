@@ -114,7 +114,7 @@ class DiffusionPolicy(Policy):
         """Build the denoiser and its schedule."""
         super().__init__(spec, config)
         width = config.head_width
-        n_condition = config.width + self.STEP_SIZE
+        n_condition = self.code_dim + self.STEP_SIZE
         self.embed = nn.Linear(self.flat_action_dim + n_condition, width)
         self.blocks = nn.ModuleList(
             [FilmBlock(width, n_condition, config.activation) for _ in range(config.head_depth)]

@@ -56,7 +56,7 @@ class MdnPolicy(Policy):
     def __init__(self, spec: PolicySpec, config: MdnConfig) -> None:
         """Build the mixture head."""
         super().__init__(spec, config)
-        sizes = (config.width, self.flat_action_dim, config.n_components, config.min_std)
+        sizes = (self.code_dim, self.flat_action_dim, config.n_components, config.min_std)
         self.head: nn.Module = (
             ViewMixtureHead(self.encoder, *sizes)
             if isinstance(self.encoder, ViewEncoder)

@@ -36,9 +36,9 @@ class MsePolicy(Policy):
     def __init__(self, spec: PolicySpec, config: MseConfig) -> None:
         """Build the output layer."""
         super().__init__(spec, config)
-        self.head: nn.Module = nn.Linear(config.width, self.flat_action_dim)
+        self.head: nn.Module = nn.Linear(self.code_dim, self.flat_action_dim)
         if isinstance(self.encoder, ViewEncoder):
-            self.head = ViewRegressionHead(self.encoder, config.width, spec.action_dim)
+            self.head = ViewRegressionHead(self.encoder, self.code_dim, spec.action_dim)
 
     def objective(
         self, code: Tensor, target: Tensor, generator: torch.Generator

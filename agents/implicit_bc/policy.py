@@ -56,7 +56,7 @@ class ImplicitPolicy(Policy):
     def __init__(self, spec: PolicySpec, config: ImplicitConfig) -> None:
         """Build the energy and, if counter-examples come from it, the proposal."""
         super().__init__(spec, config)
-        sizes = (config.width, self.flat_action_dim, config.head_width, config.head_depth)
+        sizes = (self.code_dim, self.flat_action_dim, config.head_width, config.head_depth)
         views = self.encoder if isinstance(self.encoder, ViewEncoder) else None
         self.energy: EnergyModel | AutoregressiveEnergy | ViewEnergy
         if config.inference == "autoregressive":
@@ -73,7 +73,7 @@ class ImplicitPolicy(Policy):
         self.proposal: Proposal | None = None
         if config.share("proposal"):
             self.proposal = Proposal(
-                config.width, self.flat_action_dim, config.share("uniform"), config.proposal, views
+                self.code_dim, self.flat_action_dim, config.share("uniform"), config.proposal, views
             )
         self._code: Tensor | None = None
 
@@ -204,7 +204,10 @@ class ImplicitPolicy(Policy):
         mixture: AnyMixture | None,
         previous: Tensor | None,
     ) -> Tensor:
-        """`(B, n, A)`: the last decision and its copies, draws from the proposal, uniform draws."""
+        """`(B, n, A)`: the last decision and its copies, then the proposal's modes and its draws.
+
+        Without a proposal, uniform draws.
+        """
         config = self.config
         parts: list[Tensor] = []
         if previous is not None and (config.warm_start or config.persistence):
@@ -215,6 +218,10 @@ class ImplicitPolicy(Policy):
             parts.append((copies + noise).clamp_(-1, 1))
             n -= n_warm
         if self.proposal is not None and mixture is not None and n:
+            if config.proposal.modes_first:
+                modes = mixture.modes()[:, :n].clamp(-1, 1)
+                parts.append(modes)
+                n -= modes.shape[1]
             parts.append(self.proposal.sample(mixture, n, generator).clamp_(-1, 1))
         elif n:
             shape = (code.shape[0], n, self.flat_action_dim)

@@ -35,6 +35,8 @@ class ProposalConfig:
         weight: weight of the likelihood in the loss.
         shapes_code: whether the likelihood's gradient reaches the encoder; else the energy alone
             shapes it.
+        modes_first: whether inference also looks at the components' means: in many dimensions no
+            draw comes near one. (In four, a spurious narrow component cost 2 to 8 of 200 episodes.)
     """
 
     n_components: int = 8
@@ -42,6 +44,7 @@ class ProposalConfig:
     hidden: int = 128
     weight: float = 1.0
     shapes_code: bool = False
+    modes_first: bool = False
 
     def __post_init__(self) -> None:
         """Rejects settings out of range."""

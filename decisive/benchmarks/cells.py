@@ -16,7 +16,7 @@ from typing import Any
 
 from decisive import provenance
 from decisive.benchmarks.recipes import TASKS, find_recipe
-from decisive.benchmarks.tabletop import EPISODES, FEW_SHARE, RECORDED, SHIFTS, Cell
+from decisive.benchmarks.tabletop import EPISODES, FEW_SHARE, SHIFTS, Cell
 from decisive.workers import process_pool
 from learning.atomic import write_file
 
@@ -47,7 +47,7 @@ def plan(cell: Cell) -> dict[str, Any]:
     task = TASKS[cell.task]
     recipe = find_recipe(f"{cell.task}-{cell.method}")
     train = dict(recipe.train)
-    if cell.demos < RECORDED and "cpu_seconds" in train:
+    if cell.demos < task.recorded and "cpu_seconds" in train:
         train["cpu_seconds"] *= FEW_SHARE
     told = {
         "env": task.env,
@@ -86,7 +86,7 @@ def record_data(cell: Cell, places: Places, workers: int) -> Path:
             env=task.env,
             options=dict(task.options),
             expert=cell.expert,
-            episodes=RECORDED,
+            episodes=task.recorded,
             noise=task.noise,
             workers=workers,
         )

@@ -13,7 +13,9 @@ from typing import Any
 
 METHODS = ("mse", "mdn", "ibc", "binned", "diffusion")
 CPU_SECONDS = 90.0
-"""Budget of one training, in CPU-seconds of training steps, the same for every method."""
+"""Budget of one training, in CPU-seconds of training steps, where a task says nothing else."""
+RECORDED = 500
+"""Demonstrations recorded, likewise."""
 
 
 @dataclass(frozen=True)
@@ -26,12 +28,16 @@ class Task:
         title: what tables call it.
         noise: standard deviation of the noise on the recorded experts' executed actions, in the
             unit of the action (metres).
+        recorded: demonstrations recorded; smaller cells use the first of them.
+        cpu_seconds: budget of one training, the same for every method.
     """
 
     env: str
     title: str
     options: Mapping[str, Any] = field(default_factory=dict)
     noise: float = 0.002
+    recorded: int = RECORDED
+    cpu_seconds: float = CPU_SECONDS
 
 
 @dataclass(frozen=True)
@@ -54,15 +60,20 @@ class Recipe:
 
 
 TASKS: dict[str, Task] = {
-    "block-push": Task("decisive/BlockPush-v0", "push"),
+    "block-push": Task("decisive/BlockPush-v0", "push", cpu_seconds=45.0),
     "block-push-multimodal": Task("decisive/BlockPushMultimodal-v0", "multimodal push"),
     "block-insertion": Task("decisive/BlockInsertion-v0", "insertion, one slot", noise=0.001),
     "block-insertion-two-slots": Task(
         "decisive/BlockInsertion-v0", "insertion, two slots", {"slots": 2}, noise=0.001
     ),
     "block-sorting": Task("decisive/BlockSorting-v0", "sorting, 4 + 4 blocks"),
+    # Where pushes go as planned, nobody shows the way out of where a learned one ends up: noise of
+    # 5 mm instead of 2 took Implicit BC from 186 to 196 of 200, at 10 mm two experts of five fail.
     "block-push-multimodal-push": Task(
-        "decisive/BlockPushMultimodal-v0", "multimodal push, push primitives", {"control": "push"}
+        "decisive/BlockPushMultimodal-v0",
+        "multimodal push, push primitives",
+        {"control": "push"},
+        noise=0.005,
     ),
     "block-sorting-push": Task(
         "decisive/BlockSorting-v0", "sorting, push primitives", {"control": "push"}
@@ -82,7 +93,13 @@ TASKS: dict[str, Task] = {
         "decisive/BlockInsertion-v0", "insertion from pixels", {"observation": "pixels"}
     ),
     **{
-        f"particle-{n}": Task("decisive/Particle-v0", f"particle, {n} dimensions", {"n_dims": n}, 0)
+        f"particle-{n}": Task(
+            "decisive/Particle-v0",
+            f"particle, {n} dimensions",
+            {"n_dims": n},
+            noise=0.0,
+            recorded=2000,  # as in the paper
+        )
         for n in (1, 2, 4, 8, 16)
     },
 }
@@ -135,7 +152,7 @@ def _recipe(task: str, method: str) -> Recipe:
         # Many small steps: at a minute and a half of CPU, updates are what an energy lacks.
         "batch_size": 64 if views else 128 if method == "ibc" else 256,
         "lr": 1.5e-3 if views else 1e-3,
-        "cpu_seconds": CPU_SECONDS,
+        "cpu_seconds": TASKS[task].cpu_seconds,
         # Two choices of a checkpoint, not ten: at this budget episodes cost as much as training.
         "evaluations": 2,
     }

@@ -11,8 +11,8 @@ from decisive.benchmarks.recipes import METHODS, TASKS
 EPISODES = 100
 """Unseen episodes a cell, seeds 0 to 99 of the stream `evaluate`."""
 TRAINING_SEEDS = (0, 1, 2)
-RECORDED = 500
-"""Demonstrations recorded for a task; smaller cells use the first of them."""
+FEW = 100
+"""Demonstrations of the smaller cells."""
 FEW_SHARE = 0.4
 """Share of the training budget that a cell with fewer demonstrations gets: they are learned, and
 overfitted, sooner, and the core form has four CPU-hours."""
@@ -28,6 +28,7 @@ CORE_TASKS = (
 )
 """The most telling first: push primitives are where one decision commits many steps."""
 CORE_METHODS = ("mse", "mdn", "ibc")
+PARTICLE_TASKS = ("particle-2", "particle-8", "particle-16")
 CONTROL_TASKS = ("block-push-multimodal-push", "block-insertion-two-slots")
 """Tasks of the core form that are also shown with a consistent expert, the control."""
 
@@ -84,22 +85,30 @@ def full_grid() -> list[Cell]:
     return list(dict.fromkeys([*_core(), *_rest()]))
 
 
+def _full_sized(task: str, expert: str, method: str, seed: int, shift: str = "") -> Cell:
+    return Cell(task, expert, TASKS[task].recorded, method, seed, shift)
+
+
 def _core() -> Iterator[Cell]:
     first, *others = TRAINING_SEEDS
     for task, method in product(CORE_TASKS, CORE_METHODS):
-        yield Cell(task, "diverse", 500, method, first)
-    for seed, task, method in product(others, CORE_TASKS, CORE_METHODS):
-        yield Cell(task, "diverse", 500, method, seed)
+        yield _full_sized(task, "diverse", method, first)
     for task, method in product(CONTROL_TASKS, CORE_METHODS):
-        yield Cell(task, "consistent", 500, method, first)
+        yield _full_sized(task, "consistent", method, first)
+    for task, method in product(PARTICLE_TASKS, CORE_METHODS):
+        yield _full_sized(task, "diverse", method, first)
+    for seed, task, method in product(others, CORE_TASKS, CORE_METHODS):
+        yield _full_sized(task, "diverse", method, seed)
+    for shift, task, method in product(SHIFTS, CORE_TASKS, CORE_METHODS):
+        yield _full_sized(task, "diverse", method, first, shift)
     for seed, task, method in product(TRAINING_SEEDS, CORE_TASKS, CORE_METHODS):
-        yield Cell(task, "diverse", 100, method, seed)
+        yield Cell(task, "diverse", FEW, method, seed)
 
 
 def _rest() -> Iterator[Cell]:
     for shift, seed, task, method in product(SHIFTS, TRAINING_SEEDS, CORE_TASKS, CORE_METHODS):
-        yield Cell(task, "diverse", 500, method, seed, shift)
+        yield _full_sized(task, "diverse", method, seed, shift)
     for seed, task, method in product(TRAINING_SEEDS, CORE_TASKS, CORE_METHODS):
-        yield Cell(task, "consistent", 500, method, seed)
+        yield _full_sized(task, "consistent", method, seed)
     for seed, task, method in product(TRAINING_SEEDS, TASKS, METHODS):
-        yield Cell(task, "diverse", 500, method, seed)
+        yield _full_sized(task, "diverse", method, seed)

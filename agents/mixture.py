@@ -115,6 +115,9 @@ class MixtureHead(nn.Module):
             likelihood is unbounded, and components collapse onto single demonstrations.
         hidden: width of one hidden layer, or 0 for none.
         activation: activation of the hidden layer.
+        n_linear: if not 0, the means are linear in the last `n_linear` entries of the code (the
+            state itself, where a code carries it) and in nothing else, which makes a mixture of
+            linear experts (Jacobs et al. 1991, "Adaptive Mixtures of Local Experts").
     """
 
     def __init__(
@@ -125,30 +128,38 @@ class MixtureHead(nn.Module):
         min_std: float,
         hidden: int = 0,
         activation: str = "relu",
+        n_linear: int = 0,
     ) -> None:
         """Build the head, its means spread over the bounds."""
         super().__init__()
         self.n_components, self.action_dim, self.min_std = n_components, action_dim, min_std
+        self.n_linear = n_linear
         layers: list[nn.Module] = []
         if hidden:
             layers = [nn.Linear(n_in, hidden), make_activation(activation)]
-        self.layers = nn.Sequential(
-            *layers, nn.Linear(hidden or n_in, n_components * (1 + 2 * action_dim))
-        )
+        n_means = n_components * action_dim
+        last = nn.Linear(hidden or n_in, n_components + n_means * (1 if n_linear else 2))
+        self.layers = nn.Sequential(*layers, last)
+        self.means = nn.Linear(n_linear, n_means) if n_linear else None
         # Means start spread over the bounds, or all components learn the same thing.
-        last = self.layers[-1]
-        assert isinstance(last, nn.Linear)
         with torch.no_grad():
-            last.weight.mul_(0.1)
             spread = torch.linspace(-0.8, 0.8, n_components) if n_components > 1 else torch.zeros(1)
             order = torch.stack(
                 [spread.roll(i * max(1, n_components // 3)) for i in range(action_dim)], dim=-1
             )
-            last.bias[n_components : n_components * (1 + action_dim)] = order.flatten()
+            last.weight.mul_(0.1)
+            if self.means is None:
+                last.bias[n_components : n_components + n_means] = order.flatten()
+            else:
+                self.means.bias.copy_(order.flatten())
 
     def forward(self, code: Tensor) -> Mixture:
         """Maps `(B, C)` codes to mixtures over `A`-dimensional actions."""
         k, a = self.n_components, self.action_dim
-        weights, means, stds = self.layers(code).split((k, k * a, k * a), dim=-1)
+        if self.means is None:
+            weights, means, stds = self.layers(code).split((k, k * a, k * a), dim=-1)
+        else:
+            weights, stds = self.layers(code).split((k, k * a), dim=-1)
+            means = self.means(code[..., -self.n_linear :])
         std = nn.functional.softplus(stds.unflatten(-1, (k, a))) + self.min_std
         return Mixture(weights.log_softmax(dim=-1), means.unflatten(-1, (k, a)), std.log())

@@ -137,6 +137,16 @@ class Policy(nn.Module):
         """Entries of a code that heads see."""
         return self.encoder.n_out
 
+    def n_linear(self, wanted: bool) -> int:
+        """Entries of the state at the end of a code, for means that are linear in it, or 0.
+
+        Raises:
+            ValueError: if they are wanted and codes do not carry the state.
+        """
+        if wanted and not self.config.skip:
+            raise ValueError("linear_means needs codes that carry the state; set skip")
+        return (self.code_dim - self.config.width) * wanted
+
     @property
     def flat_action_dim(self) -> int:
         """Entries of a whole predicted chunk: `horizon * action_dim`."""

@@ -524,3 +524,23 @@ def test_a_bound_proposal_has_the_same_density(share: float) -> None:
         actions = torch.rand(4, n, 2) * 2 - 1
         bound = proposal.bind(mixture)(actions)
         assert torch.allclose(bound, proposal.log_prob(mixture, actions), atol=1e-4)
+
+
+@pytest.mark.parametrize("modes_first", [False, True])
+def test_inference_looks_at_the_proposals_modes_if_it_is_told_to(modes_first: bool) -> None:
+    torch.manual_seed(0)
+    config = small_config(
+        "ibc",
+        negatives=(("proposal", 1.0),),
+        proposal={"modes_first": modes_first, "n_components": 3},
+    )
+    policy = make_policy("ibc", demonstrations(), config)
+    assert isinstance(policy, ImplicitPolicy)
+    assert policy.proposal is not None
+    code = torch.randn(2, policy.code_dim)
+    mixture = policy.proposal(code)
+    candidates = policy._first_candidates(code, 64, seeded(), mixture, None)
+    assert candidates.shape == (2, 64, 2)
+    modes = mixture.modes().clamp(-1, 1)
+    found = (candidates[:, :, None] == modes[:, None]).all(-1).any(1).all()
+    assert bool(found) == modes_first

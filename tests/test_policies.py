@@ -1,6 +1,7 @@
 """Every policy keeps the contract: gradients, shapes, history, chunks, seeds, bad input."""
 
 import dataclasses
+from itertools import product
 from typing import Any
 
 import numpy as np
@@ -22,6 +23,7 @@ from policy_cases import (
 
 from agents import POLICIES, Policy, PolicySpec, make_policy
 from agents.config import config_from_dict, config_to_dict
+from agents.mixture import MixtureHead
 from agents.spec import PolicySpec as Spec
 
 METHODS = tuple(POLICIES)
@@ -44,11 +46,28 @@ VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
     "ibc-spectral": ("ibc", {"spectral_norm": True}),
     "ibc-autoregressive": ("ibc", {"inference": "autoregressive"}),
     "ibc-persistent": ("ibc", {"persistence": 1.0, "warm_start": 0.25}),
+    "ibc-linear": (
+        "ibc",
+        {
+            "skip": True,
+            "negatives": (("proposal", 0.5), ("uniform", 0.5)),
+            "proposal": {"linear_means": True, "modes_first": True},
+        },
+    ),
+    "mdn-linear": ("mdn", {"skip": True, "linear_means": True}),
+    "mse-skip": ("mse", {"skip": True}),
     "mse-residual": ("mse", {"residual": True, "dropout": 0.1, "depth": 4}),
     "mdn-mean": ("mdn", {"decode": "mean"}),
     "binned-joint": ("binned", {"layout": "joint", "decode": "argmax"}),
     "diffusion-ancestral": ("diffusion", {"eta": 1.0}),
 }
+
+
+CASES = [
+    (variant, observation)
+    for variant, observation in product(VARIANTS, OBSERVATIONS)
+    if not ("skip" in VARIANTS[variant][1] and observation == "pixels")
+]
 
 
 def build(variant: str, observation: str = "state", **changes: Any) -> Policy:
@@ -63,8 +82,7 @@ def test_the_promised_methods_exist_and_have_a_small_config():
     assert all(POLICIES[name].method == name for name in POLICIES)
 
 
-@pytest.mark.parametrize("observation", OBSERVATIONS)
-@pytest.mark.parametrize("variant", VARIANTS)
+@pytest.mark.parametrize(("variant", "observation"), CASES)
 def test_every_parameter_gets_a_gradient(variant, observation):
     changes = {} if variant == "binned-joint" else {"n_obs_steps": 2, "horizon": 2}
     policy = build(variant, observation, **changes)
@@ -82,8 +100,7 @@ def test_every_parameter_gets_a_gradient(variant, observation):
     assert all(torch.isfinite(value) and not value.requires_grad for value in logs.values())
 
 
-@pytest.mark.parametrize("observation", OBSERVATIONS)
-@pytest.mark.parametrize("variant", VARIANTS)
+@pytest.mark.parametrize(("variant", "observation"), CASES)
 def test_act_returns_bounded_float32_for_one_and_for_many(variant, observation):
     policy = build(variant, observation)
     demos = demonstrations(observation)
@@ -170,6 +187,38 @@ def recorder(**settings: Any) -> Recorder:
     policy = Recorder(spec, config)
     policy.seen, policy.previous = [], []
     return policy.eval()
+
+
+def test_linear_means_see_the_state_and_nothing_else_of_a_code():
+    head = MixtureHead(8, 2, 3, 0.1, n_linear=3)
+    code = torch.randn(5, 8)
+    other = torch.cat((torch.randn(5, 5), code[:, 5:]), dim=1)
+    torch.testing.assert_close(head(code).means, head(other).means)
+    assert not torch.allclose(head(code).log_weights, head(other).log_weights)
+    doubled = torch.cat((code[:, :5], 2 * code[:, 5:]), dim=1)
+    none = torch.cat((code[:, :5], 0 * code[:, 5:]), dim=1)
+    slope = head(code).means - head(none).means
+    torch.testing.assert_close(head(doubled).means, head(none).means + 2 * slope)
+
+
+def test_a_code_that_skips_ends_with_the_normalised_state():
+    policy = build("mse-skip")
+    state = torch.from_numpy(demonstrations().observations["state"][:4])[:, None]
+    code, _ = policy._encode({"state": state}, None)
+    assert code.shape == (4, policy.code_dim) == (4, 16 + state.shape[-1])
+    torch.testing.assert_close(code[:, 16:], policy.observation_normalizer(state)[:, 0])
+
+
+@pytest.mark.parametrize(
+    ("method", "settings", "observation", "message"),
+    [
+        ("mse", {"skip": True}, "pixels", "skip needs a state"),
+        ("mdn", {"linear_means": True}, "state", "set skip"),
+    ],
+)
+def test_codes_without_a_state_have_nothing_to_skip(method, settings, observation, message):
+    with pytest.raises(ValueError, match=message):
+        make_policy(method, demonstrations(observation), small_config(method, **settings))
 
 
 def test_history_starts_full_of_the_first_observation_and_then_slides():

@@ -242,6 +242,22 @@ def test_relations_append_differences_coarse_and_fine() -> None:
         Relations(fields[1:])
 
 
+def test_relations_of_positions_in_many_dimensions_come_with_distances() -> None:
+    fields = [FieldSpec(name, 3, "position") for name in ("here", "goal")]
+    relations = Relations([*fields, FieldSpec("speed", 1, "scalar")])
+    state = torch.tensor([[0.0, 0.0, 0.0, 0.02, 0.03, 0.06, 9.0]])
+    out = relations(state)[0]
+    assert out.shape == (relations.n_features,) == (7 + 3 + 2,)
+    torch.testing.assert_close(out[7:10], torch.tensor([0.02, 0.03, 0.06]))
+    torch.testing.assert_close(out[10], torch.tensor(0.07))
+    torch.testing.assert_close(out[11], torch.asinh(torch.tensor(0.07 / FINE)))
+
+
+def test_positions_of_another_size_make_no_pair() -> None:
+    with pytest.raises(ValueError, match="two positions of one size"):
+        Relations([FieldSpec("here", 3, "position"), FieldSpec("goal", 4, "position")])
+
+
 def test_relations_sharpen_every_policys_input() -> None:
     torch.manual_seed(0)
     policy = make_policy("mse", demonstrations(), small_config("mse", relations=True))

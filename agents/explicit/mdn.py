@@ -26,11 +26,13 @@ class MdnConfig(PolicyConfig):
         min_std: smallest standard deviation, normalised action units.
         decode: `sample` draws an action; `mean` takes the mean of the likeliest component, which
             narrow spurious components break.
+        linear_means: whether the means are linear in the state, see `MixtureHead`; needs `skip`.
     """
 
     n_components: int = 8
     min_std: float = 0.01
     decode: str = "sample"
+    linear_means: bool = False
 
     def __post_init__(self) -> None:
         """Rejects impossible combinations."""
@@ -60,7 +62,7 @@ class MdnPolicy(Policy):
         self.head: nn.Module = (
             ViewMixtureHead(self.encoder, *sizes)
             if isinstance(self.encoder, ViewEncoder)
-            else MixtureHead(*sizes)
+            else MixtureHead(*sizes, n_linear=self.n_linear(config.linear_means))
         )
 
     def objective(

@@ -73,7 +73,12 @@ class ImplicitPolicy(Policy):
         self.proposal: Proposal | None = None
         if config.share("proposal"):
             self.proposal = Proposal(
-                self.code_dim, self.flat_action_dim, config.share("uniform"), config.proposal, views
+                self.code_dim,
+                self.flat_action_dim,
+                config.share("uniform"),
+                config.proposal,
+                views,
+                self.n_linear(config.proposal.linear_means),
             )
         self._code: Tensor | None = None
 

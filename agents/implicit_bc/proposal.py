@@ -37,6 +37,7 @@ class ProposalConfig:
             shapes it.
         modes_first: whether inference also looks at the components' means: in many dimensions no
             draw comes near one. (In four, a spurious narrow component cost 2 to 8 of 200 episodes.)
+        linear_means: whether the means are linear in the state, see `MixtureHead`; needs `skip`.
     """
 
     n_components: int = 8
@@ -45,6 +46,7 @@ class ProposalConfig:
     weight: float = 1.0
     shapes_code: bool = False
     modes_first: bool = False
+    linear_means: bool = False
 
     def __post_init__(self) -> None:
         """Rejects settings out of range."""
@@ -68,6 +70,7 @@ class Proposal(nn.Module):
         uniform_share: u, in [0, 1).
         config: settings.
         views: the encoder, where the codes are of views.
+        n_linear: see `MixtureHead`.
     """
 
     def __init__(
@@ -77,6 +80,7 @@ class Proposal(nn.Module):
         uniform_share: float,
         config: ProposalConfig,
         views: ViewEncoder | None = None,
+        n_linear: int = 0,
     ) -> None:
         """Build the mixture head."""
         super().__init__()
@@ -84,7 +88,9 @@ class Proposal(nn.Module):
         self.shapes_code = config.shapes_code
         sizes = (code_dim, action_dim, config.n_components, config.min_std, config.hidden)
         self.head: nn.Module = (
-            MixtureHead(*sizes) if views is None else ViewMixtureHead(views, *sizes)
+            MixtureHead(*sizes, n_linear=n_linear)
+            if views is None
+            else ViewMixtureHead(views, *sizes)
         )
 
     def forward(self, code: Tensor) -> AnyMixture:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import product
+from typing import Any
 
 from decisive.benchmarks.recipes import METHODS, TASKS
 
@@ -33,7 +34,8 @@ PARTICLE_TASKS = ("particle-2", "particle-8", "particle-16")
 CONTROL_TASKS = ("block-push-multimodal-push", "block-insertion-two-slots")
 """Tasks of the core form that are also shown with a consistent expert, the control."""
 
-SHIFTS: dict[str, dict[str, float]] = {
+SHIFTS: dict[str, dict[str, Any]] = {
+    "xarm6": {"arm": "xarm6"},
     "disturbed": {"disturb": 0.02},
     "randomized": {"randomize": 0.5},
 }

@@ -44,6 +44,7 @@ class EnergyModel(nn.Module):
         self.hidden = nn.ModuleList([nn.Linear(width, width) for _ in range(depth)])
         self.out = nn.Linear(width, 1, bias=False)
         self.activation = make_activation(activation)
+        self._scratch = torch.empty(2, 0, width)
 
     def hidden_layers(self) -> list[nn.Linear]:
         """The hidden layers, typed."""
@@ -69,8 +70,8 @@ class EnergyModel(nn.Module):
     def bind(self, code: Tensor) -> EnergyFunction:
         """The energy of given codes as a function of actions, quick and without gradients.
 
-        Equal to `forward` up to rounding. Weights are read once and work buffers reused, so the
-        function is for one decision, not to be kept.
+        Equal to `forward` up to rounding. Weights are read once, so the function is for one
+        decision, not to be kept; work buffers belong to the model, so one thread may use it.
 
         Args:
             code: `(B, C)`.
@@ -83,17 +84,14 @@ class EnergyModel(nn.Module):
         out = self.out.weight[0]
         base: Tensor = self.code_projection(code)
         in_place = _in_place(self.activation)
-        buffers = base.new_empty(2, 0, base.shape[1])
 
         @torch.no_grad()
         def evaluate(actions: Tensor) -> Tensor:
-            nonlocal buffers
             n_rows, n, dim = actions.shape
             # Few candidates: several observations together. Many: one observation in parts.
             group = max(1, min(n_rows, ROWS_AT_ONCE // n))
             part = min(n, ROWS_AT_ONCE)
-            if buffers.shape[1] < group * part:
-                buffers = base.new_empty(2, group * part, base.shape[1])
+            buffers = self._work_buffers(group * part, base)
             energies = base.new_empty(n_rows, n)
             for row in range(0, n_rows, group):
                 bias = base[row : row + group]
@@ -116,6 +114,15 @@ class EnergyModel(nn.Module):
             return energies
 
         return evaluate
+
+    def _work_buffers(self, rows: int, like: Tensor) -> Tensor:
+        """`(2, rows or more, width)`. Kept: fresh megabytes cost a millisecond of page faults."""
+        kept = self._scratch
+        if kept.shape[1] < rows or kept.device != like.device or kept.dtype != like.dtype:
+            with torch.inference_mode(False):  # for use inside inference mode and outside
+                kept = torch.empty(2, rows, like.shape[1], device=like.device, dtype=like.dtype)
+            self._scratch = kept
+        return kept
 
 
 class AutoregressiveEnergy(nn.Module):

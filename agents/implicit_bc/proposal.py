@@ -137,10 +137,12 @@ class Proposal(nn.Module):
             flat = math.log(self.uniform_share) - self.action_dim * math.log(2)
             constant = nn.functional.pad(constant, (0, 1), value=flat)
             weights = nn.functional.pad(weights, (0, 1))
+        # Components first: a sum over rows is quicker than one within them.
+        weights, constant = weights.mT.contiguous(), constant.mT.contiguous()
 
         def density(actions: Tensor) -> Tensor:
             features = torch.cat((actions * actions, actions), dim=-1)
-            return torch.logsumexp(torch.baddbmm(constant, features, weights), dim=-1)
+            return torch.logsumexp(torch.baddbmm(constant, weights, features.mT), dim=1)
 
         return density
 

@@ -87,12 +87,19 @@ def main(argv: Sequence[str] | None = None) -> int:
         # The reader of our output (`| head`) has gone; a second error while flushing helps nobody.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
-    except (ValueError, OSError) as error:  # CheckpointError is a ValueError
+    except (ValueError, OSError, MemoryError, *_gymnasium_errors()) as error:
+        # CheckpointError is a ValueError; Gymnasium's errors are plain exceptions.
         print(f"decisive {name}: {one_line(error)}", file=sys.stderr)
         return EXIT_BAD_INPUT
     except KeyboardInterrupt:
         print(f"decisive {name}: interrupted", file=sys.stderr)
         return EXIT_INTERRUPTED
+
+
+def _gymnasium_errors() -> tuple[type[Exception], ...]:
+    """Errors of environments of others, such as a renderer that is not installed."""
+    module = sys.modules.get("gymnasium.error")  # nothing of it was raised if it is not loaded
+    return () if module is None else (module.Error,)
 
 
 def one_line(error: BaseException) -> str:

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import json
-import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Annotated, Any
 
@@ -13,8 +12,10 @@ import tyro
 from decisive import tables
 from decisive.arguments import Flag, OptionalText, Settings, check_writable, parse
 from decisive.data_files import is_file_name, write_demonstrations
-from decisive.options import parse_options
-from learning.demonstrations import load_demonstrations
+from decisive.episodes import observation_shapes
+from decisive.options import make_env, parse_options
+from learning.demonstrations import Demonstrations, load_demonstrations
+from learning.minari_format import with_version
 from learning.summary import summary
 
 USAGE = """usage: decisive data info|export|import ...
@@ -165,8 +166,25 @@ def _import(argv: Sequence[str]) -> None:
         told["license"] = arguments.license
     if is_file_name(arguments.name):
         raise ValueError(f"name a Minari data set, not a file: {arguments.name!r}")
-    name = arguments.name
-    if not re.search(r"-v\d+$", name):
-        name += "-v0"
     demos = replace(demos, meta={**demos.meta, **told})
-    print(write_demonstrations(demos, name, arguments.overwrite))
+    if arguments.env is not None:
+        _check_spaces(demos, arguments.env, told["env_options"])
+    print(write_demonstrations(demos, with_version(arguments.name), arguments.overwrite))
+
+
+def _check_spaces(demos: Demonstrations, env_id: str, options: Mapping[str, Any]) -> None:
+    """Raise `ValueError` where demonstrations cannot be of an environment."""
+    env = make_env(env_id, options)
+    try:
+        theirs = observation_shapes(env.observation_space), env.action_space.shape
+    finally:
+        env.close()
+    mine = (
+        {key: tuple(rows.shape[1:]) for key, rows in demos.observations.items()},
+        demos.actions.shape[1:],
+    )
+    if mine != theirs:
+        raise ValueError(
+            f"the data hold observations {mine[0]} and actions {mine[1]}, {env_id} with these "
+            f"options gives {theirs[0]} and takes {theirs[1]}; give another --env or --set"
+        )

@@ -228,6 +228,10 @@ def _fit_sequence(value: Any, args: tuple[Any, ...]) -> tuple[bool, Any]:
 def _describe(hint: Any) -> str:
     if typing.get_origin(hint) is Literal:
         return "one of " + ", ".join(map(repr, typing.get_args(hint)))
+    if typing.get_origin(hint) in (Union, types.UnionType):
+        return " or ".join(map(_describe, typing.get_args(hint)))
+    if hint is type(None):
+        return "none"
     return hint.__name__ if isinstance(hint, type) else str(hint)
 
 

@@ -17,7 +17,7 @@ from decisive.data_files import is_file_name, write_demonstrations
 from decisive.options import parse_options
 from decisive.recording import RecordConfig, record
 from learning.demonstrations import Demonstrations
-from learning.minari_format import minari_root
+from learning.minari_format import minari_root, with_version
 
 
 @dataclass(frozen=True)
@@ -106,7 +106,7 @@ def destination(out: str, overwrite: bool) -> tuple[str, Path]:
         if path.exists() and not overwrite:
             raise ValueError(f"{path} exists; choose another name, or say --overwrite")
         return out, path.with_name(f".{path.name}.recording")
-    name = out if re.search(r"-v\d+$", out) else f"{out}-v0"
+    name = with_version(out)
     if not re.fullmatch(r"([\w-]+/)*[\w-]+-v\d+", name):
         raise ValueError(
             f"--out must be a data set name like push-diverse or decisive/push/diverse-v0, or a "

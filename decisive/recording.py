@@ -7,6 +7,7 @@ Seeds are tried in order, in blocks; the first `episodes` successes make the dat
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Iterator
 from concurrent.futures import Future
 from concurrent.futures.process import BrokenProcessPool
@@ -37,6 +38,10 @@ NOISE_KEY = (1, 1)
 LICENSE = "CC0-1.0 (recorded from a scripted expert in simulation)"
 
 Array = NDArray[Any]
+
+
+class HopelessExpertError(ValueError):
+    """The expert fails nearly always under the settings asked for."""
 
 
 @dataclass(frozen=True)
@@ -152,7 +157,11 @@ def record(config: RecordConfig, staging: Path) -> Demonstrations:
             "versions": provenance.versions(),
             "commit": provenance.commit(),
         }
-        _fill(recording, config)
+        try:
+            _fill(recording, config)
+        except HopelessExpertError:
+            shutil.rmtree(staging)  # going on from there would end the same way
+            raise
         return recording.demonstrations(space.low, space.high, meta, config.episodes)
     finally:
         env.close()
@@ -175,7 +184,7 @@ def _fill(recording: Recording, config: RecordConfig) -> None:
                 return
             attempts = recording.attempts
             if attempts >= PATIENCE and recording.kept < MIN_SUCCESS * attempts:
-                raise ValueError(
+                raise HopelessExpertError(
                     f"the {config.expert} expert succeeded in {recording.kept} of {attempts} "
                     f"episodes of {config.env} with these options; demonstrations need one that "
                     "succeeds"

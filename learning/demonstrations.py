@@ -68,6 +68,7 @@ class Demonstrations:
             json.dumps(self.meta)
         except (TypeError, ValueError) as error:
             raise ValueError(f"meta must hold JSON values only: {error}") from None
+        _check_meta(self.meta)
 
     def __len__(self) -> int:
         """Number of rows (actions taken)."""
@@ -334,6 +335,23 @@ def _check_observations(observations: dict[str, np.ndarray], n_rows: int, name: 
             raise ValueError(f"{name} {key!r} must be {expected}, got {value.shape} {value.dtype}")
 
 
+def _check_meta(meta: dict[str, Any]) -> None:
+    """The keys that others read have the types that these expect."""
+    if not isinstance(meta.get("env", ""), str):
+        raise ValueError(f"meta 'env' must be an environment id, got {meta['env']!r}")
+    if not isinstance(meta.get("env_options") or {}, dict):
+        raise ValueError(f"meta 'env_options' must be an object, got {meta['env_options']!r}")
+    for key in ("observation_fields", "action_fields"):
+        fields = meta.get(key) or []
+        told = isinstance(fields, list) and all(
+            isinstance(field, dict) and {"name", "size", "kind"} <= set(field) for field in fields
+        )
+        if not told:
+            raise ValueError(
+                f"meta {key!r} must be a list of objects with name, size and kind, got {fields!r}"
+            )
+
+
 def _check_offsets(offsets: IndexArray, n_rows: int) -> None:
     if offsets.ndim != 1 or offsets.dtype != np.int64:
         raise ValueError(
@@ -392,4 +410,6 @@ def _check_same_spaces(head: Demonstrations, part: Demonstrations, number: int) 
         ("action_fields", head.meta.get("action_fields"), part.meta.get("action_fields")),
     ):
         if mine != theirs:
-            raise ValueError(f"data set {number} has other {name}: expected {mine}, got {theirs}")
+            raise ValueError(
+                f"data set {number + 1} has other {name}: expected {mine}, got {theirs}"
+            )

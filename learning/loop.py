@@ -365,7 +365,7 @@ class _Run:
             if found != expected:
                 raise ValueError(
                     f"{self.out} holds a run with other {key}{_difference(found, expected)}; "
-                    "use another folder, or start afresh without resuming"
+                    "use another folder, or start afresh (--fresh, resume=False)"
                 )
         restore_training(tensors, self.model, self.optimizer, self.ema)
         try:

@@ -7,6 +7,7 @@ the file, false sizes, or an environment to be made.
 import copy
 import json
 import os
+import re
 import shutil
 import warnings
 from collections.abc import Iterator
@@ -36,6 +37,11 @@ def minari_root(root: str | Path | None = None) -> Path:
     return Path(named) if named else Path.home() / ".minari" / "datasets"
 
 
+def with_version(name: str) -> str:
+    """The id of a name: `-v0` is added where it has no version, which Minari asks for."""
+    return name if re.search(r"-v\d+$", name) else f"{name}-v0"
+
+
 def find_minari(dataset_id: str, root: str | Path | None = None) -> Path:
     """The folder of a local Minari data set.
 
@@ -43,9 +49,9 @@ def find_minari(dataset_id: str, root: str | Path | None = None) -> Path:
         ValueError: if there is none; the message lists those there are.
     """
     base = minari_root(root)
-    folder = base / dataset_id
-    if (folder / "data" / "metadata.json").is_file():
-        return folder
+    for name in (dataset_id, with_version(dataset_id)):
+        if (base / name / "data" / "metadata.json").is_file():
+            return base / name
     known = sorted(
         str(path.parent.parent.relative_to(base))
         for path in base.glob("**/data/metadata.json")

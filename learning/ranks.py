@@ -62,7 +62,10 @@ def pick_device(name: str) -> torch.device:
         raise ValueError(f"device must be auto, cpu, cuda or cuda:N, got {name!r}")
     if device.type == "cuda":
         if not torch.cuda.is_available():
-            raise ValueError("device cuda was asked for, but torch finds no GPU; use --device cpu")
+            raise ValueError(
+                "device cuda was asked for, but torch finds no GPU; "
+                "use device cpu (--set-train device=cpu)"
+            )
         if ":" not in name:
             device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
         if device.index >= torch.cuda.device_count():

@@ -93,6 +93,7 @@ def test_unknown_option_lists_the_known_with_defaults(capsys):
         ("n_dims", "name=value"),
         ("=3", "name=value"),
         ("n_dims=0", "at least 1"),
+        ("max_episode_steps=x", "int or none"),
     ],
 )
 def test_option_of_the_wrong_type_says_what_was_expected(setting, expected, capsys):

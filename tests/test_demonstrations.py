@@ -158,11 +158,14 @@ def test_joining_forgets_final_rows_that_one_part_lacks():
         (make_demos(dim=3), "actions"),
         (make_demos(state=5), "observations"),
         (make_demos(action_high=np.full(2, 2.0, np.float32)), "action_high"),
-        (make_demos(meta={"observation_fields": [1]}), "observation_fields"),
+        (
+            make_demos(meta={"observation_fields": [{"name": "x", "size": 2, "kind": "point"}]}),
+            "observation_fields",
+        ),
     ],
 )
 def test_sets_of_other_spaces_are_not_joined(other, named):
-    with pytest.raises(ValueError, match=f"data set 1 has other {named}"):
+    with pytest.raises(ValueError, match=f"data set 2 has other {named}"):
         concatenate([make_demos(), other])
     with pytest.raises(ValueError, match="at least one"):
         concatenate([])

@@ -113,6 +113,7 @@ def test_an_expert_that_always_fails_is_refused(tmp_path):
     config = replace(PUSH, options={"max_episode_steps": 2})
     with pytest.raises(ValueError, match="succeeded in 0 of 50 episodes"):
         record(config, tmp_path / "staging")
+    assert list(tmp_path.iterdir()) == [], "what can never be gone on with is not kept"
 
 
 def test_a_block_is_cut_after_the_last_success_that_is_needed():
@@ -198,6 +199,49 @@ def test_data_verb_shows_exports_and_imports(tmp_path, capsys):
     printed = capsys.readouterr().out
     assert "decisive/Particle-v0" in printed
     assert "(8,) float32" in printed
+
+
+def test_a_name_without_a_version_is_found_as_it_was_typed(capsys):
+    # The README's first two lines: record --out push-diverse, then data info push-diverse.
+    words = ["--env", "decisive/Particle-v0", "--episodes", "2", "--out", "push-diverse"]
+    assert cli.main(["record", *words]) == 0
+    assert cli.main(["data", "info", "push-diverse"]) == 0
+    assert load_demonstrations("push-diverse").n_episodes == 2
+
+
+def test_import_refuses_an_environment_of_other_spaces(tmp_path, capsys):
+    out = tmp_path / "particle.npz"
+    words = ["--env", "decisive/Particle-v0", "--episodes", "2", "--out", str(out)]
+    assert cli.main(["record", *words]) == 0
+    assert cli.main(["data", "import", str(out), "mine", "--env", "decisive/BlockPush-v0"]) == 2
+    error = capsys.readouterr().err
+    assert "(8,)" in error
+    assert "(10,)" in error
+    assert error.count("\n") == 1
+    assert not (tmp_path / "minari" / "mine-v0").exists()
+
+
+@pytest.mark.parametrize(
+    "meta",
+    [
+        {"env": 3},
+        {"env_options": "slots=2"},
+        {"observation_fields": [{"name": 1}]},
+        {"action_fields": {"name": "delta_xy"}},
+    ],
+)
+def test_meta_of_other_types_is_refused_where_it_is_read(meta, tmp_path):
+    path = tmp_path / "odd.npz"
+    np.savez(
+        path,
+        observations=np.zeros((4, 2)),
+        actions=np.zeros((4, 1)),
+        rewards=np.zeros(4),
+        timeouts=np.array([False, True, False, True]),
+        meta=json.dumps(meta),
+    )
+    with pytest.raises(ValueError, match=f"odd.npz.*meta '{next(iter(meta))}' must be"):
+        load_demonstrations(path)
 
 
 def test_import_can_name_the_environment(tmp_path, capsys):

@@ -334,6 +334,20 @@ def test_policy_images_never_show_the_arm(made: Any) -> None:
     assert different.mean() < 0.002, "the two arms look the same but for the finger's millimetres"
 
 
+def test_a_window_without_a_screen_is_refused_and_ends_nothing(monkeypatch: Any) -> None:
+    monkeypatch.delenv("DISPLAY", raising=False)
+    monkeypatch.setattr("sys.platform", "linux")
+    with pytest.raises(ValueError, match="DISPLAY is not set"):
+        gymnasium.make("decisive/BlockPush-v0", render_mode="human")
+
+
+@pytest.mark.parametrize("size", [(0, 0), (-1, 4), (96, 100_000), (96,), (96.5, 96)])
+@pytest.mark.parametrize("name", ["image_size", "render_size"])
+def test_pictures_of_impossible_sizes_are_refused(name: str, size: Any) -> None:
+    with pytest.raises(ValueError, match=rf"{name} must be two whole numbers in \[8, 2048\]"):
+        gymnasium.make("decisive/BlockPush-v0", **{name: size})
+
+
 @pytest.mark.parametrize(
     "option", [{"disturb": 0.5}, {"randomize": 1.0}], ids=["disturb", "randomize"]
 )

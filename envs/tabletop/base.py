@@ -1,6 +1,8 @@
 """What every tabletop task shares: options, stepping, observations, seeds, rendering."""
 
 import math
+import os
+import sys
 from abc import abstractmethod
 from collections import deque
 from collections.abc import Callable
@@ -32,6 +34,8 @@ MAX_DELTA = 0.03
 """Largest displacement per control step and axis, in metres (0.3 m/s)."""
 MAX_LEAD = 0.04
 """The commanded position never runs further than this ahead of the measured one (metres)."""
+IMAGE_SIDES = (8, 2048)
+"""Least and greatest side of a picture, in pixels."""
 
 _LOW, _HIGH = WORKSPACE_LOW.tolist(), WORKSPACE_HIGH.tolist()
 
@@ -109,6 +113,10 @@ class TabletopEnv(gymnasium.Env[Any, NDArray[np.float32]]):
         _require("observation", observation, ("state", "pixels", "both"))
         _require("control", control, ("delta", "push"))
         _require("render_mode", render_mode, (None, "rgb_array", "human"))
+        if render_mode == "human":
+            _require_display()
+        image_size = _image_size("image_size", image_size)
+        render_size = _image_size("render_size", render_size)
         for name, value in (("disturb", disturb), ("randomize", randomize)):
             if not 0.0 <= value <= 1.0:
                 raise ValueError(f"{name} must be in [0, 1], got {value}")
@@ -117,8 +125,7 @@ class TabletopEnv(gymnasium.Env[Any, NDArray[np.float32]]):
         self.observation_kind, self.arm, self.control = observation, arm, control
         self.render_mode = render_mode
         self.disturb, self.randomize = float(disturb), float(randomize)
-        self.image_size = (int(image_size[0]), int(image_size[1]))
-        self.render_size = (int(render_size[0]), int(render_size[1]))
+        self.image_size, self.render_size = image_size, render_size
         self._limit = max_episode_steps
 
         self.scene = Scene(arm, gui=render_mode == "human")
@@ -355,6 +362,21 @@ class TabletopEnv(gymnasium.Env[Any, NDArray[np.float32]]):
 def yaw4(yaw: float) -> tuple[float, float]:
     """`(cos 4 yaw, sin 4 yaw)`: equal for the four yaws at which a square block looks the same."""
     return math.cos(4 * yaw), math.sin(4 * yaw)
+
+
+def _image_size(name: str, size: tuple[int, int]) -> tuple[int, int]:
+    low, high = IMAGE_SIDES
+    if len(size) != 2 or not all(int(side) == side and low <= side <= high for side in size):
+        raise ValueError(f"{name} must be two whole numbers in [{low}, {high}], got {size!r}")
+    return int(size[0]), int(size[1])
+
+
+def _require_display() -> None:
+    # Bullet ends the whole process where it cannot open its window.
+    if sys.platform == "linux" and not os.environ.get("DISPLAY"):
+        raise ValueError(
+            "render_mode 'human' needs a screen, and DISPLAY is not set; use rgb_array"
+        )
 
 
 def _require(name: str, value: object, known: tuple[object, ...]) -> None:

@@ -87,8 +87,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         # The reader of our output (`| head`) has gone; a second error while flushing helps nobody.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
-    except (ValueError, OSError, MemoryError, *_gymnasium_errors()) as error:
-        # CheckpointError is a ValueError; Gymnasium's errors are plain exceptions.
+    except Exception as error:
+        if not isinstance(error, _bad_input()):
+            raise
         print(f"decisive {name}: {one_line(error)}", file=sys.stderr)
         return EXIT_BAD_INPUT
     except KeyboardInterrupt:
@@ -96,10 +97,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         return EXIT_INTERRUPTED
 
 
-def _gymnasium_errors() -> tuple[type[Exception], ...]:
-    """Errors of environments of others, such as a renderer that is not installed."""
-    module = sys.modules.get("gymnasium.error")  # nothing of it was raised if it is not loaded
-    return () if module is None else (module.Error,)
+def _bad_input() -> tuple[type[Exception], ...]:
+    """Errors that say what was wrong with the input (CheckpointError is a ValueError)."""
+    known: tuple[type[Exception], ...] = (ValueError, OSError, MemoryError)
+    # Environments of others raise Gymnasium's, such as for a renderer that is not installed.
+    module = sys.modules.get("gymnasium.error")
+    return known if module is None else (*known, module.Error)
 
 
 def one_line(error: BaseException) -> str:

@@ -136,7 +136,7 @@ def _report(arguments: Arguments, result: dict[str, Any]) -> None:
         if name in final:
             print(f"{name}: {final[name]:.4g}")
     if result["best_score"] is None:
-        asked = arguments.selection_episodes > 0
+        asked = arguments.selection_episodes != 0
         print("no episodes: " + ("the data name no environment" if asked else "none asked for"))
     else:
         print(f"best score on selection episodes: {result['best_score']:.3f}")

@@ -172,3 +172,21 @@ def test_python_dash_m_is_the_same_command():
     )
     assert done.returncode == 2
     assert done.stderr.count("\n") == 1
+
+
+def test_errors_of_gymnasium_are_one_line_and_bugs_are_not_hidden(monkeypatch, capsys):
+    import gymnasium
+
+    def raising(error):
+        def main(words):
+            raise error
+
+        return main
+
+    broken = gymnasium.error.DependencyNotInstalled("pygame is not installed")
+    monkeypatch.setattr("decisive.evaluate.main", raising(broken))
+    assert cli.main(["evaluate"]) == 2
+    assert capsys.readouterr().err == "decisive evaluate: pygame is not installed\n"
+    monkeypatch.setattr("decisive.evaluate.main", raising(KeyError("ours")))
+    with pytest.raises(KeyError):
+        cli.main(["evaluate"])

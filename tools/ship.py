@@ -73,7 +73,7 @@ def ship(name: str, places: Places) -> None:
 
 def main() -> int:
     """Ship the policies named on the command line."""
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("names", nargs="+", choices=sorted(RECIPES), metavar="NAME")
     parser.add_argument("--out", type=Path, default=Path("docs/benchmarks/tabletop"))
     parser.add_argument("--work", type=Path, default=Path("outputs/benchmarks/tabletop"))

@@ -116,7 +116,7 @@ class EnergyModel(nn.Module):
         return evaluate
 
     def _work_buffers(self, rows: int, like: Tensor) -> Tensor:
-        """`(2, rows or more, width)`. Kept: fresh megabytes cost a millisecond of page faults."""
+        """`(2, rows or more, width)`. Kept: fresh megabytes cost page faults at every decision."""
         kept = self._scratch
         if kept.shape[1] < rows or kept.device != like.device or kept.dtype != like.dtype:
             with torch.inference_mode(False):  # for use inside inference mode and outside

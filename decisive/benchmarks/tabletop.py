@@ -16,7 +16,7 @@ FEW = 100
 """Demonstrations of the smaller cells."""
 FEW_SHARE = 0.4
 """Share of the training budget that a cell with fewer demonstrations gets: they are learned, and
-overfitted, sooner, and the core form has four CPU-hours."""
+overfitted, sooner, and CPU-hours are few."""
 
 CORE_TASKS = (
     "block-push-multimodal-push",
@@ -79,7 +79,7 @@ class Cell:
 
 
 def core_grid() -> list[Cell]:
-    """The core form: at most 4 CPU-hours, its first cells the most telling."""
+    """The core form: about six CPU-hours, its first cells the most telling."""
     return list(dict.fromkeys(_core()))
 
 

@@ -69,13 +69,11 @@ class Policy(nn.Module):
         if "state" in spec.observation:
             size = spec.observation["state"][0]
             if config.focus:
-                if config.frame or config.views or config.relations or config.n_obs_steps != 1:
-                    raise ValueError(
-                        "focus needs n_obs_steps 1, and excludes frame, views and relations"
-                    )
-                self.focus = ViewReader(
-                    config.focus, spec.observation_fields, spec.action_fields, config.world
-                )
+                if config.frame or config.views or config.relations:
+                    raise ValueError("focus excludes frame, views and relations; drop one")
+                if "pixels" in spec.observation and config.n_obs_steps != 1:
+                    raise ValueError("focus with pixels needs n_obs_steps 1")
+                self.focus = self._make_reader(config.focus)
                 size = self.focus.n_features
             elif config.relations:
                 self.relations = Relations(spec.observation_fields)
@@ -99,7 +97,7 @@ class Policy(nn.Module):
                 shapes["state"] = (self.observation_normalizer.mean.shape[0],)
             return ObservationEncoder(
                 shapes,
-                config.n_obs_steps,
+                1 if config.focus else config.n_obs_steps,  # a view's features hold the history
                 config.width,
                 config.depth,
                 config.residual,
@@ -111,25 +109,34 @@ class Policy(nn.Module):
             )
         if not self.has_views:
             raise ValueError(f"{self.method} has no heads for views; leave views empty")
-        if set(spec.observation) != {"state"} or config.n_obs_steps != 1 or config.horizon != 1:
+        if set(spec.observation) != {"state"} or config.horizon != 1:
             raise ValueError(
-                "views need state observations, n_obs_steps 1 and horizon 1; got "
-                f"{sorted(spec.observation)}, {config.n_obs_steps} and {config.horizon}"
+                "views need state observations and horizon 1; got "
+                f"{sorted(spec.observation)} and {config.horizon}"
             )
         if not spec.action_fields or spec.action_fields[0].kind != "point":
             raise ValueError(
                 "views need an action that starts with a point field, such as a push's start; got "
                 f"{[field.name for field in spec.action_fields] or 'no action fields'}; see focus"
             )
-        reader = ViewReader(config.views, spec.observation_fields, spec.action_fields, config.world)
         return ViewEncoder(
-            reader,
+            self._make_reader(config.views),
             spec.action_dim,
             config.width,
             config.depth,
             config.residual,
             config.dropout,
             config.activation,
+        )
+
+    def _make_reader(self, groups: tuple[str, ...]) -> ViewReader:
+        config, spec = self.config, self.spec
+        return ViewReader(
+            groups,
+            spec.observation_fields,
+            spec.action_fields,
+            config.world,
+            config.n_obs_steps,
         )
 
     @property
@@ -229,9 +236,9 @@ class Policy(nn.Module):
             low, high = low.masked_fill(turned, -torch.inf), high.masked_fill(turned, torch.inf)
         self.action_normalizer.fit(actions, low, high)
         if isinstance(self.encoder, ViewEncoder):
-            state = torch.as_tensor(demos.observations["state"][rows])
+            states = torch.as_tensor(demos.observations["state"][windows.observations[rows]])
             normalizer = self.action_normalizer
-            self.encoder.fit(state, actions[:, 0], normalizer.low, normalizer.high)
+            self.encoder.fit(states, actions[:, 0], normalizer.low, normalizer.high)
 
     def forward(self, batch: Batch, generator: torch.Generator) -> tuple[Tensor, dict[str, Tensor]]:
         """The same as `loss`; lets wrappers such as DistributedDataParallel call the module."""
@@ -311,8 +318,7 @@ class Policy(nn.Module):
 
     def _state_to_frame(self, state: Tensor, pose: Pose | None) -> Tensor:
         if self.focus is not None:
-            present = state[:, -1]
-            return self.focus.features(present, *reversed(self.focus.focus(present)))
+            return self.focus.features(state, *reversed(self.focus.focus(state[:, -1])))
         if pose is not None:
             state = to_frame(state, self.spec.observation_fields, pose)
         return state if self.relations is None else self.relations(state)

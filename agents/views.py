@@ -41,6 +41,8 @@ class ViewReader:
             wherever the scene stands and however it is turned.
         fields: of the state.
         action_fields: of the action.
+        n_obs_steps: states seen, the present one included. Of earlier ones a view is told how far
+            each point has moved since: which block is being pushed, and which way the finger goes.
 
     Raises:
         ValueError: if a prefix names no block, or the state does not start with a point.
@@ -52,6 +54,7 @@ class ViewReader:
         fields: Sequence[FieldSpec],
         action_fields: Sequence[FieldSpec],
         world: bool = True,
+        n_obs_steps: int = 1,
     ) -> None:
         """Find the fields of every block."""
         if not fields or fields[0].kind != "point":
@@ -99,7 +102,9 @@ class ViewReader:
             at += field.size
         self._rest_points = torch.tensor(points, dtype=torch.long)
         n_own = len(self.groups) + 4 * world + len(self._rest_index) + len(points)
-        self.n_features = n_own + (self.n_blocks - 1) * (6 + len(self.groups))
+        motion = 2 * (n_obs_steps - 1)
+        n_own += motion * (1 + len(points) // 2)
+        self.n_features = n_own + (self.n_blocks - 1) * (6 + motion + len(self.groups))
 
     def poses(self, state: Tensor) -> Tensor:
         """`(B, V, 4)` x, y, cos, sin of the views of raw `(B, D)`; x points into the face."""
@@ -110,18 +115,20 @@ class ViewReader:
         origin = xy[:, :, None].expand(-1, -1, FACES, -1)
         return torch.cat((origin, angle.cos()[..., None], angle.sin()[..., None]), -1).flatten(1, 2)
 
-    def features(self, state: Tensor, poses: Tensor, views: Tensor | None = None) -> Tensor:
+    def features(self, states: Tensor, poses: Tensor, views: Tensor | None = None) -> Tensor:
         """What views see.
 
         Args:
-            state: `(B, D)` raw.
-            poses: `(B, v, 4)` of the views.
+            states: `(B, T, D)` raw, the present one last.
+            poses: `(B, v, 4)` of the views, at present.
             views: `(B, v)` which they are; None for all V in order.
 
         Returns:
             `(B, v, F)`: the own kind, the own pose if the world is known, the state's other fields
-            in the view's frame, and the other blocks from near to far.
+            in the view's frame, and the other blocks from near to far; with a history also how far
+            the state's points, the own block and the others have moved.
         """
+        state = states[:, -1]
         n_rows, n, device = state.shape[0], self.n_blocks, state.device
         n_views = poses.shape[1]
         kinds = nn.functional.one_hot(self.group_of.to(device), len(self.groups)).to(state.dtype)
@@ -134,6 +141,16 @@ class ViewReader:
             rest = state[:, self._rest_index].repeat_interleave(n_views, dim=0)
             seen = to_frame(rest, self._rest, flat).unflatten(0, (n_rows, n_views))
             parts += [seen, fine(seen[..., self._rest_points])]
+        moved: tuple[Tensor, ...] = ()
+        if states.shape[1] > 1:
+            since = state[:, None] - states[:, :-1]  # (B, T - 1, D)
+            rest = since[..., self._rest_index[self._rest_points]].flatten(1).unflatten(1, (-1, 2))
+            parts.append(_turned_back(rest[:, None], poses[:, :, None, 2:]).flatten(2))
+            blocks = since[:, :, self._xy].transpose(1, 2)[:, None]  # (B, 1, n, T - 1, 2)
+            turned = _turned_back(blocks, poses[:, :, None, None, 2:]).flatten(3)
+            index = torch.div(views, FACES, rounding_mode="floor")[..., None, None]
+            parts.append(turned.gather(2, index.expand(-1, -1, 1, turned.shape[-1]))[:, :, 0])
+            moved = (turned,)
         if n > 1:
             offset = state[:, self._xy][:, None] - poses[:, :, None, :2]  # (B, V, n, 2)
             local = _turned_back(offset, poses[:, :, None, 2:])
@@ -141,7 +158,8 @@ class ViewReader:
             yaw4 = state[:, self._yaw4][:, None].expand(-1, n_views, -1, -1)
             turn = torch.stack((angle4.cos(), angle4.sin()), dim=-1)
             kind = kinds.expand(n_rows, n_views, -1, -1)
-            others = torch.cat((local, fine(local), _turned_back(yaw4, turn), kind), dim=-1)
+            seen = (local, fine(local), _turned_back(yaw4, turn), *moved, kind)
+            others = torch.cat(seen, dim=-1)
             # The own block is the nearest, at distance 0: it comes first and is left out.
             order = local.square().sum(-1).argsort(dim=-1)[..., 1:]
             index = order[..., None].expand(-1, -1, -1, others.shape[-1])
@@ -255,17 +273,17 @@ class ViewEncoder(nn.Module):
         self.register_buffer("mean", torch.zeros(action_dim))
         self.register_buffer("std", torch.ones(action_dim))
 
-    def fit(self, state: Tensor, actions: Tensor, low: Tensor, high: Tensor) -> None:
+    def fit(self, states: Tensor, actions: Tensor, low: Tensor, high: Tensor) -> None:
         """Take scales from data.
 
         Args:
-            state: `(M, D)` raw.
+            states: `(M, T, D)` raw, the present one last.
             actions: `(M, A)` raw.
             low: `(A,)` what the normalised -1 of the policy's actions means.
             high: `(A,)` and +1.
         """
-        poses = self.reader.poses(state)
-        self.normalizer.fit(self.reader.features(state, poses).flatten(0, 1))
+        poses = self.reader.poses(states[:, -1])
+        self.normalizer.fit(self.reader.features(states, poses).flatten(0, 1))
         owner = self.reader.owner(actions[:, None], poses)
         own = poses.gather(1, owner[..., None].expand(-1, -1, 4))[:, 0]
         local = self.reader.local(actions, own)
@@ -277,10 +295,10 @@ class ViewEncoder(nn.Module):
     def forward(
         self, observations: dict[str, Tensor], generator: torch.Generator | None = None
     ) -> Tensor:
-        """`(B, V, C + 4)`: code and pose of every view of the present raw state `(B, T, D)`."""
-        state = observations["state"][:, -1].float()
-        poses = self.reader.poses(state)
-        code = self.trunk(self.normalizer(self.reader.features(state, poses)))
+        """`(B, V, C + 4)`: code and pose of every view of raw states `(B, T, D)`."""
+        states = observations["state"].float()
+        poses = self.reader.poses(states[:, -1])
+        code = self.trunk(self.normalizer(self.reader.features(states, poses)))
         return torch.cat((code, poses), dim=-1)
 
     def raw(self, actions: Tensor) -> Tensor:

@@ -41,9 +41,10 @@ VARIANTS: dict[str, dict[str, Any]] = {
 }
 
 
-def reader(*groups: str) -> ViewReader:
+def reader(*groups: str, n_obs_steps: int = 1) -> ViewReader:
     fields = [FieldSpec.parse(field) for field in FIELDS]
-    return ViewReader(groups, fields, [FieldSpec.parse(field) for field in ACTION_FIELDS])
+    action_fields = [FieldSpec.parse(field) for field in ACTION_FIELDS]
+    return ViewReader(groups, fields, action_fields, n_obs_steps=n_obs_steps)
 
 
 def state_of(blocks: np.ndarray) -> np.ndarray:
@@ -128,7 +129,7 @@ def test_views_see_the_same_wherever_the_scene_stands(yaw: float, dx: float, dy:
 
     def others(blocks: np.ndarray) -> np.ndarray:
         state = torch.as_tensor(state_of(blocks))[None]
-        features = look.features(state, look.poses(state))[0]
+        features = look.features(state[:, None], look.poses(state))[0]
         seen = features[:, 2 + 4 + 4 :].numpy()  # after own kind, own pose and the target
         return np.array(sorted(np.round(seen, 2).tolist()))
 
@@ -136,9 +137,38 @@ def test_views_see_the_same_wherever_the_scene_stands(yaw: float, dx: float, dy:
     assert np.allclose(others(blocks), others(moved), atol=0.03)
 
 
+def test_a_view_is_told_how_far_points_moved_in_its_own_frame() -> None:
+    before = np.array([[0.3, 0.0, math.pi / 2], [0.4, 0.2, 0.0], [0.6, -0.2, 0.0]])
+    after = before.copy()
+    after[0, :2] += (0.01, 0.02)  # red1
+    after[1, :2] += (0.03, -0.04)  # blue1, the nearer of the others
+    states = np.stack([state_of(before), state_of(after)])
+    states[1, 0] += 0.05  # the finger moved 50 mm in x
+    states = torch.as_tensor(states)[None]
+    look = reader("red", "blue", n_obs_steps=2)
+    poses = look.poses(states[:, -1])
+    features = look.features(states, poses)[0]
+    assert features.shape == (12, look.n_features)
+    # Which of red1's views looks along y: there x of the world is right, which is -y of the view.
+    along_y = int(poses[0, :4, 3].argmax())
+    seen = features[along_y].numpy()
+    still = reader("red", "blue").features(states[:, -1:], poses)[0, along_y].numpy()
+    own, finger = 2 + 4 + 2 + 2, 2
+    assert np.allclose(seen[:own], still[:own])
+    assert np.allclose(seen[own : own + finger], [0.0, -0.05], atol=1e-6)
+    assert np.allclose(seen[own + 2 : own + 4], [0.02, -0.01], atol=1e-6)
+    others = seen[own + 4 :].reshape(2, 10)
+    assert np.allclose(others[0, 6:8], [-0.04, -0.03], atol=1e-6)
+    assert np.allclose(others[1, 6:8], 0.0)
+    assert np.allclose(np.delete(others, (6, 7), axis=1), still[own:].reshape(2, 8))
+
+
+@pytest.mark.parametrize("n_obs_steps", [1, 2])
 @pytest.mark.parametrize("method", VARIANTS)
-def test_every_parameter_of_a_policy_with_views_gets_a_gradient(method: str) -> None:
-    policy = build(method)
+def test_every_parameter_of_a_policy_with_views_gets_a_gradient(
+    method: str, n_obs_steps: int
+) -> None:
+    policy = build(method, n_obs_steps=n_obs_steps)
     loss, _ = policy.loss(batch_of(policy, demonstrations()), torch.Generator().manual_seed(0))
     loss.backward()
     dead = [n for n, p in policy.named_parameters() if p.grad is None or not p.grad.any()]

@@ -155,6 +155,11 @@ class Policy(nn.Module):
         return (self.code_dim - self.config.width) * wanted
 
     @property
+    def uses_previous(self) -> bool:
+        """Whether `predict` looks at the last decision."""
+        return False
+
+    @property
     def flat_action_dim(self) -> int:
         """Entries of a whole predicted chunk: `horizon * action_dim`."""
         return self.config.horizon * self.spec.action_dim
@@ -189,7 +194,8 @@ class Policy(nn.Module):
             code: `(B, C)` encoded observations.
             generator: source of randomness.
             previous: `(B, horizon * A)` last decision, normalised and moved on by the steps
-                executed since; None at the start of an episode.
+                executed since; None at the start of an episode, or where `uses_previous` is not
+                set.
 
         Returns:
             `(B, horizon * A)` normalised actions.
@@ -384,7 +390,8 @@ class Policy(nn.Module):
         """A new chunk `(B, horizon, A)`, world frame, raw units."""
         assert self._history is not None
         code, pose = self._encode(self._history, None)
-        decided = self.predict(code, self._generator, self._previous(pose))
+        previous = self._previous(pose) if self.uses_previous else None
+        decided = self.predict(code, self._generator, previous)
         self._decided_at = pose
         actions = decided.unflatten(1, (self.config.horizon, self.spec.action_dim))
         actions = self.action_normalizer.inverse(actions)

@@ -169,6 +169,7 @@ class Recorder(Policy):
     """Decides the mean of the history's first state entry, plus the step within the chunk."""
 
     method = "recorder"
+    uses_previous = True
 
     def objective(self, code, target, generator):
         return code.sum(), {}

@@ -1,6 +1,7 @@
 """Views of blocks' faces, relations between points, and the heads that use them."""
 
 import math
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -228,7 +229,8 @@ def test_a_frame_views_and_pixels_exclude_each_other() -> None:
         make_policy("binned", demonstrations(), {"views": ("red",), "width": 16})
 
 
-def test_focus_turns_with_the_scene() -> None:
+@pytest.mark.parametrize("n_obs_steps", [1, 2])
+def test_focus_turns_with_the_scene(n_obs_steps: int) -> None:
     """A delta policy with focus gives the turned action in the turned scene."""
     rng = np.random.default_rng(0)
     demos = demonstrations()
@@ -245,19 +247,24 @@ def test_focus_turns_with_the_scene() -> None:
         },
     )
     torch.manual_seed(0)
-    config = small_config("mse", focus=("red", "blue"), world=False)
+    config = small_config("mse", focus=("red", "blue"), world=False, n_obs_steps=n_obs_steps)
     policy = make_policy("mse", delta, config)
     blocks = np.array([[0.3, 0.0, 0.1], [0.4, 0.2, 1.0], [0.5, -0.2, 2.0]])
-    state = state_of(blocks)
+    later = blocks + [[0.01, -0.02, 0.05], [0.0, 0.0, 0.0], [0.02, 0.0, 0.0]]
+
+    def states(turn: np.ndarray, yaw: float) -> Iterator[np.ndarray]:
+        for scene in (blocks, later):
+            state = state_of(np.column_stack([scene[:, :2] @ turn.T, scene[:, 2] + yaw]))
+            state[:2] = turn @ state_of(scene)[:2]
+            yield state
+
     for yaw in (0.2, -0.4, 2.0):
         turn = np.array([[math.cos(yaw), -math.sin(yaw)], [math.sin(yaw), math.cos(yaw)]])
-        moved = np.column_stack([blocks[:, :2] @ turn.T, blocks[:, 2] + yaw])
-        turned = state_of(moved)
-        turned[:2] = turn @ state[:2]
         policy.reset()
-        here = policy.act(state)
+        here = [policy.act(state) for state in states(np.eye(2), 0.0)]
         policy.reset()
-        assert np.allclose(policy.act(turned), turn @ here, atol=1e-4)
+        there = [policy.act(state) for state in states(turn, yaw)]
+        assert np.allclose(there, here @ turn.T, atol=1e-4)
 
 
 def test_relations_append_differences_coarse_and_fine() -> None:

@@ -138,6 +138,11 @@ class ImplicitPolicy(Policy):
 
     # Acting.
 
+    @property
+    def uses_previous(self) -> bool:
+        """Whether persistence or the warm start is on."""
+        return bool(self.config.persistence or self.config.warm_start)
+
     def predict(self, code: Tensor, generator: torch.Generator, previous: Tensor | None) -> Tensor:
         """The argmin of the energy, found as the config says; see `Policy.predict`."""
         self._code = code

@@ -92,9 +92,20 @@ def card(facts: CardFacts, training: Mapping[str, Any]) -> str:
 
 def _environment_lines(meta: Mapping[str, Any]) -> list[str]:
     parts = meta.get("parts") or [meta]
-    told = [
-        f"- environment `{part['env']}`, options `{json.dumps(part.get('env_options') or {})}`"
-        for part in parts
-        if part.get("env")
-    ]
+    told = [line for part in parts if part.get("env") for line in _part_lines(part)]
     return list(dict.fromkeys(told))
+
+
+def _part_lines(part: Mapping[str, Any]) -> list[str]:
+    """The environment of a recording, and the command that makes the same recording again."""
+    options = part.get("env_options") or {}
+    lines = [f"- environment `{part['env']}`, options `{json.dumps(options)}`"]
+    if all(key in part for key in ("attempts", "failed_episodes", "expert", "noise", "seed")):
+        words = [f"--set {name}={value}" for name, value in options.items()]
+        episodes = part["attempts"] - part["failed_episodes"]
+        command = (
+            f"decisive record --env {part['env']} --expert {part['expert']} --episodes {episodes} "
+            f"--noise {part['noise']:g} --seed {part['seed']} {' '.join([*words, '--out NAME'])}"
+        )
+        lines.append(f"- recorded by `{command}` at commit `{part.get('commit', 'unknown')}`")
+    return lines

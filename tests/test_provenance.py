@@ -1,5 +1,6 @@
 """Every number says where it came from: commit, versions, command, model card."""
 
+import dataclasses
 import subprocess
 from importlib import metadata
 from pathlib import Path
@@ -80,6 +81,21 @@ def test_a_card_tells_data_licence_command_scores_and_limits():
         assert part in text, part
     assert text.count('options `{"slots": 2}`') == 1
     assert text.count("options `{}`") == 1
+
+
+def test_a_card_says_how_to_record_the_data_again():
+    told = {"attempts": 504, "failed_episodes": 4, "expert": "diverse", "noise": 0.001, "seed": 7}
+    part = {
+        "env": "decisive/BlockInsertion-v0",
+        "env_options": {"slots": 2},
+        "commit": "9ab",
+        **told,
+    }
+    text = card(dataclasses.replace(FACTS, meta={**FACTS.meta, "parts": [part]}), TRAINING)
+    assert (
+        "recorded by `decisive record --env decisive/BlockInsertion-v0 --expert diverse "
+        "--episodes 500 --noise 0.001 --seed 7 --set slots=2 --out NAME` at commit `9ab`"
+    ) in text
 
 
 def test_a_card_hides_nothing_that_is_not_known():

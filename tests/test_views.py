@@ -250,7 +250,7 @@ def test_focus_turns_with_the_scene(n_obs_steps: int) -> None:
     config = small_config("mse", focus=("red", "blue"), world=False, n_obs_steps=n_obs_steps)
     policy = make_policy("mse", delta, config)
     blocks = np.array([[0.3, 0.0, 0.1], [0.4, 0.2, 1.0], [0.5, -0.2, 2.0]])
-    later = blocks + [[0.01, -0.02, 0.05], [0.0, 0.0, 0.0], [0.02, 0.0, 0.0]]
+    later = blocks + np.array([[0.01, -0.02, 0.05], [0.0, 0.0, 0.0], [0.02, 0.0, 0.0]])
 
     def states(turn: np.ndarray, yaw: float) -> Iterator[np.ndarray]:
         for scene in (blocks, later):

@@ -114,10 +114,10 @@ class Policy(nn.Module):
                 "views need state observations and horizon 1; got "
                 f"{sorted(spec.observation)} and {config.horizon}"
             )
-        if not spec.action_fields or spec.action_fields[0].kind != "point":
+        if not spec.action_fields or spec.action_fields[0].kind not in ("point", "vector"):
             raise ValueError(
-                "views need an action that starts with a point field, such as a push's start; got "
-                f"{[field.name for field in spec.action_fields] or 'no action fields'}; see focus"
+                "views need an action that starts with a point or a displacement; got "
+                f"{[field.name for field in spec.action_fields] or 'no action fields'}"
             )
         return ViewEncoder(
             self._make_reader(config.views),

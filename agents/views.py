@@ -69,6 +69,8 @@ class ViewReader:
             at += field.size
         self.fields, self.action_fields = tuple(fields), tuple(action_fields)
         self.groups, self.world_known = tuple(groups), world
+        self.owned = bool(action_fields) and action_fields[0].kind == "point"
+        """Whether an action tells its view, by the point where it starts."""
         blocks: list[tuple[int, int, int]] = []
         taken: set[str] = set()
         for group_index, group in enumerate(groups):
@@ -284,9 +286,12 @@ class ViewEncoder(nn.Module):
         """
         poses = self.reader.poses(states[:, -1])
         self.normalizer.fit(self.reader.features(states, poses).flatten(0, 1))
-        owner = self.reader.owner(actions[:, None], poses)
-        own = poses.gather(1, owner[..., None].expand(-1, -1, 4))[:, 0]
-        local = self.reader.local(actions, own)
+        if self.reader.owned:
+            owner = self.reader.owner(actions[:, None], poses)
+            own = poses.gather(1, owner[..., None].expand(-1, -1, 4))[:, 0]
+            local = self.reader.local(actions, own)
+        else:
+            local = self.reader.local(actions[:, None], poses).flatten(0, 1)
         self.mean.copy_(local.median(dim=0).values)
         self.std.copy_(local.std(dim=0).clamp_min(STD_FLOOR))
         self.low.copy_(low)
@@ -312,6 +317,9 @@ class ViewEncoder(nn.Module):
 
 class ViewEnergy(nn.Module):
     """Energy of each candidate, judged from the view that owns it. Lower is better.
+
+    A displacement does not tell which face it is meant for. It is judged from the likeliest views
+    (see `likeliest_views`), `E = -log sum_v w_v exp(-E_v)`: whichever of them it makes sense from.
 
     Args:
         encoder: gives the views; not a part of this module.
@@ -340,23 +348,41 @@ class ViewEnergy(nn.Module):
         self.out = nn.Linear(width, 1, bias=False)
         self.activation = make_activation(activation)
 
-    def forward(self, code: Tensor, actions: Tensor) -> Tensor:
-        """Energies `(B, N)` of normalised actions `(B, N, A)` given codes `(B, V, C + 4)`."""
-        encoder = self._encoder[0]
-        codes, poses = code[..., :-4], code[..., -4:]
-        raw = encoder.raw(actions)
-        owner = encoder.reader.owner(raw.detach(), poses)
-        pose = poses.gather(1, owner[..., None].expand(-1, -1, 4))
-        z = (encoder.reader.local(raw, pose) - encoder.mean) / encoder.std
+    @property
+    def owned(self) -> bool:
+        """Whether an action tells which face it is meant for, by the point where it starts."""
+        return self._encoder[0].reader.owned
+
+    def _network(self, z: Tensor, projected: Tensor) -> Tensor:
+        """Energies `(...)` of actions `(..., A)` in deviations, given projected codes."""
         # Candidates lie up to hundreds of deviations away; asinh keeps both them and millimetres.
         seen = self.action_embedding(torch.cat((torch.asinh(z), z.clamp(-3, 3)), dim=-1))
-        projected = self.code_projection(codes)
-        index = owner[..., None].expand(-1, -1, projected.shape[-1])
-        h = self.activation(seen + projected.gather(1, index))
+        h = self.activation(seen + projected)
         for layer in self.hidden:
             h = self.activation(layer(h))
         energy: Tensor = self.out(h).squeeze(-1)
         return energy
+
+    def forward(self, code: Tensor, actions: Tensor) -> Tensor:
+        """Energies `(B, N)` of normalised actions `(B, N, A)`.
+
+        Given are codes `(B, V, C + 4)`, or what `likeliest_views` makes of them.
+        """
+        encoder = self._encoder[0]
+        raw = encoder.raw(actions)
+        if not self.owned:
+            codes, poses, log_weights = code[..., :-5], code[..., -5:-1], code[..., -1]
+            local = encoder.reader.local(raw[:, :, None], poses[:, None])  # (B, N, v, A)
+            projected = self.code_projection(codes)[:, None]
+            energies = self._network((local - encoder.mean) / encoder.std, projected)
+            return -torch.logsumexp(log_weights[:, None] - energies, dim=-1)
+        codes, poses = code[..., :-4], code[..., -4:]
+        owner = encoder.reader.owner(raw.detach(), poses)
+        pose = poses.gather(1, owner[..., None].expand(-1, -1, 4))
+        z = (encoder.reader.local(raw, pose) - encoder.mean) / encoder.std
+        projected = self.code_projection(codes)
+        index = owner[..., None].expand(-1, -1, projected.shape[-1])
+        return self._network(z, projected.gather(1, index))
 
     def bind(self, code: Tensor) -> Callable[[Tensor], Tensor]:
         """The energy of given codes as a function of actions."""
@@ -414,6 +440,23 @@ class ViewMixture(NamedTuple):
         components = torch.arange(self.means.shape[1], device=self.means.device)
         return self._to_world(self.means, components.expand(self.means.shape[0], -1))
 
+    def narrowed(self, views: Tensor) -> ViewMixture:
+        """The part of the mixture that lives in `(B, v)` views, its weights summing to one."""
+        n_views = self.poses.shape[1]
+
+        def chosen(part: Tensor) -> Tensor:
+            parts = part.unflatten(1, (n_views, -1))
+            index = views.reshape(*views.shape, *[1] * (parts.ndim - 2))
+            return parts.gather(1, index.expand(-1, -1, *parts.shape[2:])).flatten(1, 2)
+
+        return ViewMixture(
+            chosen(self.log_weights).log_softmax(dim=-1),
+            chosen(self.means),
+            chosen(self.log_stds),
+            chosen(self.poses),
+            self.encoder,
+        )
+
     def cloned(self) -> ViewMixture:
         """A copy made of ordinary tensors: those of inference mode have no gradients."""
         weights, means, stds, poses = (part.clone() for part in self[:4])
@@ -431,6 +474,28 @@ class ViewMixture(NamedTuple):
         view = torch.div(component, per_view, rounding_mode="floor")
         pose = self.poses.gather(1, view[..., None].expand(-1, -1, 4))
         return encoder.normalized(encoder.reader.world(z * encoder.std + encoder.mean, pose))
+
+
+LIKELY = 4
+"""Views that displacements are judged from."""
+
+
+def likeliest_views(code: Tensor, mixture: ViewMixture) -> tuple[Tensor, ViewMixture]:
+    """Narrows what is looked at to the likeliest views.
+
+    Args:
+        code: `(B, V, C + 4)` of all views.
+        mixture: over all views.
+
+    Returns:
+        `(B, LIKELY, C + 5)` codes of the likeliest, each with the logarithm of its weight, and the
+        part of the mixture that lives in them.
+    """
+    weights = mixture.log_weights.unflatten(1, (code.shape[1], -1)).logsumexp(dim=-1).detach()
+    likely, views = weights.topk(min(LIKELY, code.shape[1]), dim=-1)
+    chosen = code.gather(1, views[..., None].expand(-1, -1, code.shape[-1]))
+    chosen = torch.cat((chosen, likely.log_softmax(dim=-1)[..., None]), dim=-1)
+    return chosen, mixture.narrowed(views)
 
 
 class ViewMixtureHead(nn.Module):

@@ -387,7 +387,9 @@ def test_the_energy_of_a_fresh_network_is_minus_the_proposals_log_density():
         policy.energy.out.weight.zero_()
     code, actions = torch.randn(3, 16), cube((3, 20, 2))
     density = policy.proposal.log_prob(policy.proposal(code), actions).detach()
-    torch.testing.assert_close(policy._bind(code)(actions), -density, atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(
+        policy._bind(*policy._considered(code))(actions), -density, atol=1e-4, rtol=1e-4
+    )
 
 
 def test_the_ranking_loss_sends_no_gradient_into_the_proposal_nor_its_likelihood_into_the_code():

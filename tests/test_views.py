@@ -1,7 +1,8 @@
 """Views of blocks' faces, relations between points, and the heads that use them."""
 
+import dataclasses
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -13,8 +14,17 @@ from policy_cases import batch_of, fit, small_config
 
 from agents import Policy, make_policy
 from agents.frame import FieldSpec
+from agents.implicit_bc.policy import ImplicitPolicy
 from agents.relations import FINE, Relations
-from agents.views import FACES, ViewMixture, ViewReader
+from agents.views import (
+    FACES,
+    LIKELY,
+    ViewEncoder,
+    ViewEnergy,
+    ViewMixture,
+    ViewReader,
+    likeliest_views,
+)
 from learning.demonstrations import Demonstrations
 
 FIELDS = [
@@ -87,10 +97,26 @@ def demonstrations(n: int = 80, seed: int = 0, choose: str = "random") -> Demons
     )
 
 
-def build(method: str, **changes: Any) -> Policy:
+def displacements() -> Demonstrations:
+    """The same scenes with displacements for actions: they start nowhere."""
+    demos = demonstrations()
+    rng = np.random.default_rng(0)
+    return dataclasses.replace(
+        demos,
+        actions=rng.uniform(-0.03, 0.03, (len(demos), 2)).astype(np.float32),
+        action_low=np.full(2, -1, np.float32),
+        action_high=np.full(2, 1, np.float32),
+        meta={
+            "observation_fields": FIELDS,
+            "action_fields": [{"name": "delta_xy", "size": 2, "kind": "vector"}],
+        },
+    )
+
+
+def build(method: str, demos: Demonstrations | None = None, **changes: Any) -> Policy:
     torch.manual_seed(0)
     config = small_config(method, **{**VARIANTS[method], "views": ("red", "blue"), **changes})
-    return make_policy(method, demonstrations(), config)
+    return make_policy(method, demos or demonstrations(), config)
 
 
 angles = st.floats(-math.pi, math.pi)
@@ -164,13 +190,14 @@ def test_a_view_is_told_how_far_points_moved_in_its_own_frame() -> None:
     assert np.allclose(np.delete(others, (6, 7), axis=1), still[own:].reshape(2, 8))
 
 
+@pytest.mark.parametrize("actions", [demonstrations, displacements])
 @pytest.mark.parametrize("n_obs_steps", [1, 2])
 @pytest.mark.parametrize("method", VARIANTS)
 def test_every_parameter_of_a_policy_with_views_gets_a_gradient(
-    method: str, n_obs_steps: int
+    method: str, n_obs_steps: int, actions: Callable[[], Demonstrations]
 ) -> None:
-    policy = build(method, n_obs_steps=n_obs_steps)
-    loss, _ = policy.loss(batch_of(policy, demonstrations()), torch.Generator().manual_seed(0))
+    policy = build(method, actions(), n_obs_steps=n_obs_steps)
+    loss, _ = policy.loss(batch_of(policy, actions()), torch.Generator().manual_seed(0))
     loss.backward()
     dead = [n for n, p in policy.named_parameters() if p.grad is None or not p.grad.any()]
     assert dead == []
@@ -229,26 +256,19 @@ def test_a_frame_views_and_pixels_exclude_each_other() -> None:
         make_policy("binned", demonstrations(), {"views": ("red",), "width": 16})
 
 
-@pytest.mark.parametrize("n_obs_steps", [1, 2])
-def test_focus_turns_with_the_scene(n_obs_steps: int) -> None:
-    """A delta policy with focus gives the turned action in the turned scene."""
-    rng = np.random.default_rng(0)
-    demos = demonstrations()
-    delta = Demonstrations(
-        observations=demos.observations,
-        actions=rng.uniform(-0.03, 0.03, (len(demos), 2)).astype(np.float32),
-        rewards=demos.rewards,
-        episode_offsets=demos.episode_offsets,
-        action_low=np.full(2, -1, np.float32),
-        action_high=np.full(2, 1, np.float32),
-        meta={
-            "observation_fields": FIELDS,
-            "action_fields": [{"name": "delta_xy", "size": 2, "kind": "vector"}],
-        },
+@pytest.mark.parametrize(
+    ("method", "eyes", "n_obs_steps"),
+    [
+        *[("mse", "focus", 1), ("mse", "focus", 2), ("mse", "views", 1), ("mdn", "views", 1)],
+        ("ibc", "views", 2),
+    ],
+)
+def test_displacements_turn_with_the_scene(method: str, eyes: str, n_obs_steps: int) -> None:
+    """A policy gives the turned action in the turned scene; one that draws, the same energy."""
+    groups = ("red", "blue")
+    policy = build(
+        method, displacements(), **{"views": (), eyes: groups}, world=False, n_obs_steps=n_obs_steps
     )
-    torch.manual_seed(0)
-    config = small_config("mse", focus=("red", "blue"), world=False, n_obs_steps=n_obs_steps)
-    policy = make_policy("mse", delta, config)
     blocks = np.array([[0.3, 0.0, 0.1], [0.4, 0.2, 1.0], [0.5, -0.2, 2.0]])
     later = blocks + np.array([[0.01, -0.02, 0.05], [0.0, 0.0, 0.0], [0.02, 0.0, 0.0]])
 
@@ -260,11 +280,52 @@ def test_focus_turns_with_the_scene(n_obs_steps: int) -> None:
 
     for yaw in (0.2, -0.4, 2.0):
         turn = np.array([[math.cos(yaw), -math.sin(yaw)], [math.sin(yaw), math.cos(yaw)]])
-        policy.reset()
-        here = [policy.act(state) for state in states(np.eye(2), 0.0)]
-        policy.reset()
-        there = [policy.act(state) for state in states(turn, yaw)]
-        assert np.allclose(there, here @ turn.T, atol=1e-4)
+        policy.reset(seed=0)
+        here = np.array([policy.act(state) for state in states(np.eye(2), 0.0)])
+        candidates = np.random.default_rng(1).uniform(-0.02, 0.02, (20, 2)).astype(np.float32)
+        if isinstance(policy, ImplicitPolicy):
+            energies = policy.landscape(candidates)
+        policy.reset(seed=0)
+        there = np.array([policy.act(state) for state in states(turn, yaw)])
+        if isinstance(policy, ImplicitPolicy):
+            assert np.allclose(policy.landscape(candidates @ turn.T), energies, atol=1e-3)
+        elif method == "mse":
+            assert np.allclose(there, here @ turn.T, atol=1e-4)
+
+
+def test_the_energy_of_displacements_is_that_of_the_likeliest_views() -> None:
+    policy = build("ibc", displacements())
+    assert isinstance(policy, ImplicitPolicy)
+    assert isinstance(policy.energy, ViewEnergy)
+    assert policy.proposal is not None
+    state = torch.as_tensor(displacements().observations["state"][:5])[:, None]
+    with torch.no_grad():
+        code, _ = policy._encode({"state": state}, None)
+        whole = policy.proposal(code)
+        narrow, mixture = likeliest_views(code, whole)
+        actions = 2 * torch.rand(5, 7, 2, generator=torch.Generator().manual_seed(0)) - 1
+        found = policy.energy(narrow, actions)
+        # By hand: view for view, over all of them, then the LIKELY most likely of each row.
+        encoder = policy.encoder
+        assert isinstance(encoder, ViewEncoder)
+        weights = whole.log_weights.unflatten(1, (12, -1)).logsumexp(-1)
+        for row in range(5):
+            best = weights[row].argsort(descending=True)[:LIKELY]
+            total = torch.zeros(7)
+            for view in best:
+                local = encoder.reader.local(encoder.raw(actions[row]), code[row, view, -4:])
+                z = (local - encoder.mean) / encoder.std
+                e = policy.energy._network(z, policy.energy.code_projection(code[row, view, :-4]))
+                total += (weights[row, view] - weights[row, best].logsumexp(0) - e).exp()
+            assert torch.allclose(found[row], -total.log(), atol=1e-4)
+        # The narrowed mixture is the whole one, given that the action is meant for those views.
+        assert torch.allclose(mixture.log_weights.exp().sum(-1), torch.ones(5), atol=1e-5)
+        assert mixture.means.shape == (5, LIKELY * 2, 2)
+
+
+def test_views_of_displacements_need_a_proposal() -> None:
+    with pytest.raises(ValueError, match=r"from a proposal.*uniform"):
+        build("ibc", displacements(), negatives=(("uniform", 1.0),))
 
 
 def test_relations_append_differences_coarse_and_fine() -> None:

@@ -34,7 +34,7 @@ from agents.implicit_bc.proposal import AnyMixture, Proposal
 from agents.policy import Policy
 from agents.sampling import normal, uniform
 from agents.spec import PolicySpec
-from agents.views import ViewEncoder, ViewEnergy
+from agents.views import ViewEncoder, ViewEnergy, ViewMixture, likeliest_views
 
 HELD_OUT_NEGATIVES = 255
 """Uniform counter-examples in validation, whatever training uses: 256 choices, chance 0.4 %."""
@@ -65,6 +65,11 @@ class ImplicitPolicy(Policy):
             self.energy = AutoregressiveEnergy(*sizes, config.activation)
         elif views is not None:
             self.energy = ViewEnergy(views, *sizes, config.activation)
+            if not self.energy.owned and not config.share("proposal"):
+                raise ValueError(
+                    "views of displacements need counter-examples from a proposal, which tells the "
+                    f"views that matter; got {', '.join(name for name, _ in config.negatives)}"
+                )
         else:
             self.energy = EnergyModel(*sizes, config.activation)
         if config.spectral_norm:
@@ -91,7 +96,8 @@ class ImplicitPolicy(Policy):
         if isinstance(self.energy, AutoregressiveEnergy):
             return self._autoregressive_objective(self.energy, code, target, generator)
         config = self.config
-        mixture = None if self.proposal is None else self.proposal(code)
+        whole = None if self.proposal is None else self.proposal(code)
+        code, mixture = self._considered(code, whole)
         negatives = draw_negatives(
             Context(target, lambda y: self.energy(code, y), mixture, config), generator
         )
@@ -99,8 +105,8 @@ class ImplicitPolicy(Policy):
         ranked = self.energy(code, torch.cat((target[:, None], negatives), dim=1))
         loss = info_nce(ranked, config.temperature).mean()
         logs = {"info_nce": loss.detach(), "train_accuracy": accuracy(ranked.detach())}
-        if self.proposal is not None and mixture is not None:
-            nll = self.proposal.nll(mixture, target)
+        if self.proposal is not None and whole is not None:
+            nll = self.proposal.nll(whole, target)
             logs["proposal_nll"] = nll.detach()
             loss = loss + config.proposal.weight * nll
         if config.gradient_penalty:
@@ -129,7 +135,7 @@ class ImplicitPolicy(Policy):
         others = uniform(
             (target.shape[0], HELD_OUT_NEGATIVES, target.shape[1]), generator, target, -1.0, 1.0
         )
-        energies = self._bind(code)(torch.cat((target[:, None], others), dim=1))
+        energies = self._bind(*self._considered(code))(torch.cat((target[:, None], others), dim=1))
         return {
             "loss": float(info_nce(energies, self.config.temperature).mean()),
             "accuracy": float(accuracy(energies)),
@@ -149,7 +155,7 @@ class ImplicitPolicy(Policy):
         if isinstance(self.energy, AutoregressiveEnergy):
             return autoregressive_dfo(self.energy, code, self.config.dfo, generator)
         config = self.config
-        mixture = None if self.proposal is None else self.proposal(code)
+        code, mixture = self._considered(code)
         if config.inference == "langevin":
             with torch.inference_mode(False):  # Tensors made in inference mode have no gradients.
                 code, mixture = code.clone(), _cloned(mixture)
@@ -166,32 +172,32 @@ class ImplicitPolicy(Policy):
     def _bind(
         self,
         code: Tensor,
-        mixture: AnyMixture | None = None,
+        mixture: AnyMixture | None,
         previous: Tensor | None = None,
         differentiable: bool = False,
     ) -> EnergyFunction:
         """The whole energy of given codes as a function of actions.
 
         Args:
-            code: `(B, C)`.
-            mixture: of the proposal, if at hand already.
+            code: `(B, C)`, as `_considered` gives it.
+            mixture: of the proposal, likewise; None without one.
             previous: `(B, A)` last decision, for persistence.
             differentiable: whether gradients are wanted; slower.
 
         Returns:
             Function from `(B, N, A)` to `(B, N)`.
         """
+        config = self.config
         if differentiable or isinstance(self.energy, AutoregressiveEnergy):
             network: EnergyFunction = lambda y: self.energy(code, y)  # noqa: E731
         else:
             network = self.energy.bind(code)
-        proposal, config = self.proposal, self.config
         kept = previous if config.persistence else None
-        if proposal is None and kept is None:
-            return network
         density: Callable[[Tensor], Tensor] | None = None
-        if proposal is not None:
-            density = proposal.bind(proposal(code) if mixture is None else mixture)
+        if self.proposal is not None and mixture is not None:
+            density = self.proposal.bind(mixture)
+        if density is None and kept is None:
+            return network
 
         def whole(actions: Tensor) -> Tensor:
             energies = network(actions)
@@ -205,6 +211,20 @@ class ImplicitPolicy(Policy):
             return energies
 
         return whole
+
+    def _considered(
+        self, code: Tensor, mixture: AnyMixture | None = None
+    ) -> tuple[Tensor, AnyMixture | None]:
+        """A code and the proposal for it, as the energy and the sampler look at them.
+
+        All of both, but for displacements seen from views: of those the likeliest views only.
+        """
+        if self.proposal is not None and mixture is None:
+            mixture = self.proposal(code)
+        if isinstance(self.energy, ViewEnergy) and not self.energy.owned:
+            assert isinstance(mixture, ViewMixture)
+            return likeliest_views(code, mixture)
+        return code, mixture
 
     def _first_candidates(
         self,
@@ -269,7 +289,9 @@ class ImplicitPolicy(Policy):
                 pose = type(pose)(*(part.expand(len(array), -1) for part in pose))
             local = self._actions_to_frame(plans, pose)
             flat = self.action_normalizer(local).flatten(1)[None]
-            energies: NDArray[np.float32] = self._bind(self._code)(flat)[0].cpu().numpy()
+            energies: NDArray[np.float32] = (
+                self._bind(*self._considered(self._code))(flat)[0].cpu().numpy()
+            )
         return energies
 
 

@@ -41,7 +41,7 @@ class Arguments:
     suite: tyro.conf.Positional[Literal["tabletop"]]
     """Which table."""
     core: Flag = False
-    """The core form, about six CPU-hours (this is what runs if nothing is said)."""
+    """The core form, about four CPU-hours (this is what runs if nothing is said)."""
     full: Flag = False
     """The core form and everything else."""
     only: Annotated[

@@ -33,6 +33,9 @@ PHYSICS_HZ = 240
 class Effector(Protocol):
     """A vertical cylinder that can be sent to a point."""
 
+    settling: int
+    """Control steps that a stop takes after its command."""
+
     @property
     def bodies(self) -> tuple[int, ...]:
         """Bullet ids of everything the effector consists of."""
@@ -63,6 +66,7 @@ class Cylinder:
     joints arrive exactly on time, and a control step costs two calls besides the physics.
     """
 
+    settling = 0
     # Strong enough to shove blocks without lag; too weak downwards to squash one.
     _FORCES = (60.0, 60.0, 12.0)
 
@@ -157,6 +161,7 @@ class XArm6:
     makes a simulation step 2.5 times cheaper.
     """
 
+    settling = 1
     _FORCE = 1200.0
 
     def __init__(self, client: BulletClient) -> None:

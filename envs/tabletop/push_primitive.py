@@ -61,6 +61,8 @@ def execute_push(
     _travel(scene, np.array([*start, LIFT_HEIGHT]), TRAVEL_SPEED, tick)
     if _lower(scene, start, tick):
         _travel(scene, np.array([*end, WORK_HEIGHT]), PUSH_SPEED, tick)
+        for _ in range(scene.effector.settling):  # an arm lags behind: lifted now, it ends short
+            _travel(scene, np.array([*end, WORK_HEIGHT]), PUSH_SPEED, tick)
     here = scene.tip()
     _travel(scene, np.array([here[0], here[1], LIFT_HEIGHT]), TRAVEL_SPEED, tick)
     return here[:2].copy()

@@ -48,7 +48,8 @@ class PolicyConfig:
     """Settings of every policy.
 
     Attributes:
-        n_obs_steps: observations the policy sees, the present one included.
+        n_obs_steps: observations the policy sees, the present one included. With views or focus the
+            earlier ones tell how far points have moved since.
         horizon: actions predicted at once.
         n_action_steps: how many of them are executed before the next prediction.
         frame: prefix of the observation fields (`<frame>_xy`, `<frame>_heading`) in whose SE(2)
@@ -59,9 +60,10 @@ class PolicyConfig:
         relations: whether the network is also given the differences of all points of the state;
             see `agents.relations`.
         views: name prefixes of the blocks whose faces the state is seen from, such as
-            `("blue", "yellow")`; see `agents.views`. Needs actions that start at a point.
-        focus: the same prefixes, for actions without a start point: the network sees the world
-            from the one face that the finger is behind.
+            `("blue", "yellow")`; see `agents.views`. Needs actions that start at a point, or
+            displacements.
+        focus: the same prefixes, for displacements, and cheaper: the network sees the world from
+            the one face that the finger is behind. Enough where few blocks leave little choice.
         world: whether `views` and `focus` also know where in the world they stand; without, what
             is learned holds wherever the scene stands and however it is turned.
         skip: whether the code also carries the normalised state itself, past the encoder's layers:

@@ -3,7 +3,8 @@
 A push has a meaning relative to the face it lands on. Seen from that face all pushes look alike,
 whichever block it is and however it is turned, so one network serves all faces and learns from
 every demonstration. A state with n blocks has 4 n views (a square block looks the same after a
-quarter turn); an action is judged from the face that its start point lies behind.
+quarter turn). A push is judged from the face that its start point lies behind; a displacement from
+the few faces that are likeliest to be the ones it is meant for.
 
 The heads that go with it take the place of a policy's ordinary ones: an energy per candidate in its
 own view, a mixture over all views, and, for regression, an average of all views' actions weighted

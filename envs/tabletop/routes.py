@@ -80,9 +80,9 @@ class RoutePlanner:
     _GAP = 0.0015
     """Air kept between finger and blocks."""
     _ARRIVED = 0.006
-    """A point of the graph counts as reached from here (metres). Nearer to the noise that recordings
-    add, the finger dithers about it, and who learns from that stands still there: 22 % of the steps
-    at 1 mm."""
+    """A point of the graph counts as reached from here (metres). Nearer to the noise that
+    recordings add, the finger dithers about it, and who learns from that stands still there: 22 %
+    of the steps at 1 mm."""
 
     def __init__(self, half: float, weights: Array | None = None) -> None:
         """Plan among n squares.

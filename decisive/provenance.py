@@ -29,18 +29,28 @@ def versions() -> dict[str, str]:
 def commit() -> str | None:
     """Git commit of the source, `-dirty` appended when tracked files differ from it.
 
-    `None` where the project is not run from a git checkout of its own.
+    Files under docs/ do not count: a benchmark writes its own tables there while it runs. `None`
+    where the project is not run from a git checkout of its own.
     """
     root = Path(__file__).resolve().parents[1]
     if not (root / ".git").exists():
         return None
-    words = ["git", "-C", str(root), "describe", "--always", "--dirty", "--abbrev=40"]
-    words += ["--exclude=*"]  # tags would replace the hash
+    head = _git(root, "rev-parse", "HEAD")
+    changes = _git(root, "status", "--porcelain", "--untracked-files=no", "--", ":!docs")
+    if not head or changes is None:
+        return None
+    return f"{head}-dirty" if changes else head
+
+
+def _git(root: Path, *words: str) -> str | None:
+    """What git says, `None` if it fails."""
     try:
-        done = subprocess.run(words, capture_output=True, text=True, timeout=10, check=True)
+        done = subprocess.run(
+            ["git", "-C", str(root), *words], capture_output=True, text=True, timeout=10, check=True
+        )
     except (OSError, subprocess.SubprocessError):
         return None
-    return done.stdout.strip() or None
+    return done.stdout.strip()
 
 
 def command(verb: str, argv: Sequence[str]) -> str:

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from learning.demonstrations import Demonstrations
 
 OBSERVATION_KEYS = ("state", "pixels")
+MAX_BOUND = 1e9
+"""A finite bound beyond it is a mistake, and overflows once it is scaled."""
 
 
 @dataclass(frozen=True)
@@ -57,6 +59,11 @@ class PolicySpec:
         for name, bound in (("action_low", self.action_low), ("action_high", self.action_high)):
             if len(bound) != self.action_dim or any(math.isnan(value) for value in bound):
                 raise ValueError(f"{name} must be {self.action_dim} numbers; got {bound}")
+        if any(math.isfinite(b) and abs(b) > MAX_BOUND for b in self.action_low + self.action_high):
+            raise ValueError(
+                f"finite action bounds must lie within {MAX_BOUND:g}; "
+                f"got {self.action_low}, {self.action_high}"
+            )
         if any(low > high for low, high in zip(self.action_low, self.action_high, strict=True)):
             raise ValueError(
                 f"action_low must not exceed action_high; got {self.action_low}, {self.action_high}"

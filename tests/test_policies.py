@@ -1,6 +1,7 @@
 """Every policy keeps the contract: gradients, shapes, history, chunks, seeds, bad input."""
 
 import dataclasses
+import math
 from itertools import product
 from typing import Any
 
@@ -381,7 +382,8 @@ def test_fit_refuses_other_spaces():
         ("diffusion", {"n_steps": 200}, r"n_steps must be in \[1, 10\]"),
         ("ibc", {"inference": "guess"}, "one of dfo, autoregressive, langevin"),
         ("ibc", {"negatives": [["typo", 1.0]]}, "must name some of uniform, dfo"),
-        ("ibc", {"negatives": [["uniform", 0.0]]}, "positive shares"),
+        ("ibc", {"negatives": [["uniform", 0.0]]}, "shares above 0, at most 1e"),
+        ("ibc", {"negatives": [["uniform", 1e308]]}, "shares above 0, at most 1e"),
         ("ibc", {"negatives": [["proposal", 1.0], ["dfo", 1.0]]}, "mix with uniform ones only"),
         ("ibc", {"inference": "autoregressive", "persistence": 1.0}, "neither gradient penalty"),
         ("ibc", {"dfo": {"n_samples": -1}}, "n_samples must be in"),
@@ -502,3 +504,13 @@ def test_every_method_learns_a_function_of_the_state(method):
     fit(policy, demos, 250, rate=1e-2)
     metrics = policy.validate(batch_of(policy, demos), torch.Generator().manual_seed(0))
     assert metrics["action_error"] < 0.3 * spread
+
+
+@pytest.mark.parametrize("high", [1e308, 1e10])
+def test_bounds_that_would_overflow_are_refused(high):
+    with pytest.raises(ValueError, match="finite action bounds must lie within 1e"):
+        PolicySpec({"state": (1,)}, 1, (-1.0,), (high,))
+
+
+def test_an_infinite_bound_is_no_bound():
+    assert PolicySpec({"state": (1,)}, 1, (-math.inf,), (math.inf,)).action_dim == 1

@@ -11,6 +11,7 @@ from agents.implicit_bc.proposal import ProposalConfig
 
 INFERENCES = ("dfo", "autoregressive", "langevin")
 NEGATIVES = ("uniform", "dfo", "langevin", "proposal")
+MAX_SHARE = 1e6
 
 
 @dataclass(frozen=True)
@@ -77,8 +78,10 @@ class ImplicitConfig(PolicyConfig):
             raise ValueError(
                 f"negatives must name some of {', '.join(NEGATIVES)}, once each; got {names}"
             )
-        if not all(0 < share < float("inf") for _, share in self.negatives):
-            raise ValueError(f"negatives must have positive shares; got {self.negatives}")
+        if not all(0 < share <= MAX_SHARE for _, share in self.negatives):
+            raise ValueError(
+                f"negatives must have shares above 0, at most {MAX_SHARE:g}; got {self.negatives}"
+            )
         if self.inference not in INFERENCES:
             raise ValueError(
                 f"inference must be one of {', '.join(INFERENCES)}; got {self.inference!r}"

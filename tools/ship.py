@@ -44,6 +44,9 @@ def scores(cell: Cell, places: Places) -> list[str]:
             options = {**result["plan"]["options"], **result["plan"]["evaluation_options"]}
             words = "".join(f" --set {key}={value}" for key, value in options.items())
             rate = percent(told["success_rate"], told["success_ci95"])
+            score = told["score_mean"]
+            if score is not None and abs(score - told["success_rate"]) > 0.005:
+                rate += f" (mean score {100 * score:.0f})"
             lines.append(
                 f"- success {rate} % of {told['episodes']} unseen episodes: "
                 f"`decisive evaluate --env {told['env']}{words}`"

@@ -45,8 +45,9 @@ def scores(cell: Cell, places: Places) -> list[str]:
             words = "".join(f" --set {key}={value}" for key, value in options.items())
             rate = percent(told["success_rate"], told["success_ci95"])
             score = told["score_mean"]
-            differs = score is not None and abs(score - told["success_rate"]) > 0.005
-            partly = f", mean score {100 * score:.0f}" if differs else ""
+            partly = ""
+            if score is not None and abs(score - told["success_rate"]) > 0.005:
+                partly = f", mean score {100 * score:.0f}"
             lines.append(
                 f"- success {rate} % of {told['episodes']} unseen episodes{partly}: "
                 f"`decisive evaluate --env {told['env']}{words}`"

@@ -123,14 +123,15 @@ class RoutePlanner:
         keep &= ((points > WORKSPACE_LOW) & (points < WORKSPACE_HIGH)).all(axis=1)
         away = np.hypot(*(points - finger).T)
         for near in (self._ARRIVED, 0.001):  # the nearer points only where there is no way else
-            chosen = keep & (away > near)
-            nodes = np.concatenate([finger[None], points[chosen], goal[None]])
-            factors = np.concatenate([[1.0], weights[chosen], [1.0]])
+            far = keep & (away > near)
+            nodes = np.concatenate([finger[None], points[far], goal[None]])
+            factors = np.concatenate([[1.0], weights[far], [1.0]])
             path = self._search(nodes, factors, poses)
             if path is not None:
                 break
-        self._waypoint = goal if path is None else nodes[path]
-        return self._waypoint
+        point = goal if path is None else nodes[path]
+        self._waypoint = point
+        return point
 
     def _search(self, nodes: Array, factors: Array, poses: Array) -> int | None:
         """A* from the first node to the last: the node after the first, or None without a way."""

@@ -195,10 +195,13 @@ def test_a_large_claim_takes_no_memory(path):
     replace_actions(path, shape=(2**40, 250), dtype="f4", chunks=(1000, 250))
     code = (
         "import resource, sys\n"
+        "import h5py, torch\n"
         "from learning.demonstrations import load_demonstrations\n"
+        "peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024\n"
+        "before = peak()\n"
         "try:\n    load_demonstrations(sys.argv[1])\n"
         "except ValueError as error:\n    print(error)\n"
-        "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)\n"
+        "print(peak() - before)\n"
     )
     done = subprocess.run(
         [sys.executable, "-c", code, str(path)],
@@ -210,4 +213,4 @@ def test_a_large_claim_takes_no_memory(path):
     )
     line, megabytes = done.stdout.splitlines()
     assert "claims" in line
-    assert int(megabytes) < 1000
+    assert int(megabytes) < 200  # torch alone takes 300 to 1,000, by its build

@@ -16,15 +16,8 @@ from agents import Policy, make_policy
 from agents.frame import FieldSpec
 from agents.implicit_bc.policy import ImplicitPolicy
 from agents.relations import FINE, Relations
-from agents.views import (
-    FACES,
-    LIKELY,
-    ViewEncoder,
-    ViewEnergy,
-    ViewMixture,
-    ViewReader,
-    likeliest_views,
-)
+from agents.view_heads import LIKELY, ViewEnergy, ViewMixture, likeliest_views
+from agents.views import FACES, ViewEncoder, ViewReader
 from learning.demonstrations import Demonstrations
 
 FIELDS = [

@@ -12,7 +12,8 @@ from agents.config import PolicyConfig, check_limits
 from agents.mixture import Mixture, MixtureHead
 from agents.policy import Policy
 from agents.spec import PolicySpec
-from agents.views import ViewEncoder, ViewMixture, ViewMixtureHead
+from agents.view_heads import ViewMixture, ViewMixtureHead
+from agents.views import ViewEncoder
 
 DECODINGS = ("sample", "mean")
 

@@ -11,7 +11,8 @@ from torch import Tensor, nn
 from agents.config import PolicyConfig
 from agents.policy import Policy
 from agents.spec import PolicySpec
-from agents.views import ViewEncoder, ViewRegressionHead
+from agents.view_heads import ViewRegressionHead
+from agents.views import ViewEncoder
 
 
 @dataclass(frozen=True)

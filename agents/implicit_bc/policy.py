@@ -34,7 +34,8 @@ from agents.implicit_bc.proposal import AnyMixture, Proposal
 from agents.policy import Policy
 from agents.sampling import normal, uniform
 from agents.spec import PolicySpec
-from agents.views import ViewEncoder, ViewEnergy, ViewMixture, likeliest_views
+from agents.view_heads import ViewEnergy, ViewMixture, likeliest_views
+from agents.views import ViewEncoder
 
 HELD_OUT_NEGATIVES = 255
 """Uniform counter-examples in validation, whatever training uses: 256 choices, chance 0.4 %."""

@@ -18,7 +18,8 @@ from torch import Tensor, nn
 from agents.config import check_limits
 from agents.mixture import Mixture, MixtureHead
 from agents.sampling import uniform
-from agents.views import ViewEncoder, ViewMixture, ViewMixtureHead
+from agents.view_heads import ViewMixture, ViewMixtureHead
+from agents.views import ViewEncoder
 
 AnyMixture = Mixture | ViewMixture
 

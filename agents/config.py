@@ -72,7 +72,7 @@ class PolicyConfig:
         depth: layers of the encoder.
         residual: whether the encoder is a pre-activation residual network.
         dropout: dropout in the encoder.
-        activation: `relu` or `silu`.
+        activation: `relu`, `silu` or `tanh`.
         conv_channels: channels of the pixel encoder; all but the last layer halve the image.
         random_shift: largest random shift of training images, pixels; 0 turns it off.
     """

@@ -12,7 +12,11 @@ from torch import Tensor, nn
 
 from agents.sampling import integers
 
-ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {"relu": nn.ReLU, "silu": nn.SiLU}
+ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
+    "relu": nn.ReLU,
+    "silu": nn.SiLU,
+    "tanh": nn.Tanh,
+}
 
 
 def make_activation(name: str) -> nn.Module:
@@ -67,7 +71,7 @@ class Mlp(nn.Module):
         depth: linear layers; residual: one projection and `depth // 2` blocks of two.
         residual: whether to use residual blocks.
         dropout: probability of dropping a hidden unit.
-        activation: `relu` or `silu`.
+        activation: a key of `ACTIVATIONS`.
     """
 
     def __init__(
@@ -149,7 +153,7 @@ class PixelEncoder(nn.Module):
     Args:
         n_in: input channels, all frames of the history together.
         channels: output channels of the convolutions.
-        activation: `relu` or `silu`.
+        activation: a key of `ACTIVATIONS`.
     """
 
     def __init__(self, n_in: int, channels: tuple[int, ...], activation: str = "relu") -> None:
@@ -191,7 +195,7 @@ class ObservationEncoder(nn.Module):
         depth: layers of the trunk.
         residual: whether the trunk is residual.
         dropout: dropout of the trunk.
-        activation: `relu` or `silu`.
+        activation: a key of `ACTIVATIONS`.
         conv_channels: channels of the pixel encoder.
         shift: largest random shift of images in training, pixels.
         skip: whether the state stands in the code once more as it came in.

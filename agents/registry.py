@@ -16,6 +16,7 @@ from agents.explicit.mse import MsePolicy
 from agents.implicit_bc.policy import ImplicitPolicy
 from agents.policy import Policy
 from agents.spec import PolicySpec
+from agents.tanh_mlp import read_tanh_mlp
 from learning.checkpoint import CheckpointError, load_tensors, read_checkpoint, save_checkpoint
 
 if TYPE_CHECKING:
@@ -108,10 +109,11 @@ def save_policy(
 
 
 def load_policy(path_or_name: str | Path) -> Policy:
-    """Reads a checkpoint folder, or a shipped policy by its name.
+    """Reads a checkpoint folder, a shipped policy by its name, or plain weights of a tanh network.
 
     Args:
-        path_or_name: a folder, or a key of `shipped_policies()`.
+        path_or_name: a folder, a key of `shipped_policies()`, or an `.npz` file as
+            `agents.tanh_mlp` describes it.
 
     Returns:
         The policy, in evaluation mode, on the CPU.
@@ -129,6 +131,8 @@ def load_policy(path_or_name: str | Path) -> Policy:
                 f"shipped: {', '.join(shipped) or 'none'}"
             )
         folder = shipped[str(path_or_name)]
+    if folder.is_file():
+        return read_tanh_mlp(folder)
     document, tensors = read_checkpoint(folder)
     try:
         # First without memory: a config may ask for a network that the tensors do not fill.

@@ -31,7 +31,7 @@ class ViewEnergy(nn.Module):
         action_dim: entries of an action.
         width: width of the head.
         depth: hidden layers after the fusion.
-        activation: `relu` or `silu`.
+        activation: `relu`, `silu` or `tanh`.
     """
 
     def __init__(

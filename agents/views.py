@@ -242,7 +242,7 @@ class ViewEncoder(nn.Module):
         depth: layers.
         residual: whether the network is residual.
         dropout: dropout.
-        activation: `relu` or `silu`.
+        activation: `relu`, `silu` or `tanh`.
     """
 
     low: Tensor

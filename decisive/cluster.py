@@ -122,4 +122,6 @@ def _unpack(config: EvaluationConfig, files: dict[str, bytes]) -> Runner:
     with tempfile.TemporaryDirectory() as folder:
         for name, content in files.items():
             (Path(folder) / name).write_bytes(content)
-        return replace(config, policy=folder).runner()
+        # A checkpoint is a folder of two files; one file alone is a policy by itself.
+        policy = folder if len(files) > 1 else str(Path(folder, *files))
+        return replace(config, policy=policy).runner()

@@ -384,6 +384,8 @@ def policy_files(policy: str) -> dict[str, bytes]:
     from learning.checkpoint import CONFIG_FILE, TENSORS_FILE, find_checkpoint
 
     place = Path(policy)
+    if place.is_file():
+        return {place.name: place.read_bytes()}
     folder = find_checkpoint(place if place.is_dir() else shipped_policies().get(policy, place))
     names = (CONFIG_FILE, TENSORS_FILE)
     return {name: (folder / name).read_bytes() for name in names if (folder / name).is_file()}

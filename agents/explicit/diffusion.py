@@ -62,7 +62,7 @@ class FilmBlock(nn.Module):
     Args:
         width: entries in and out.
         n_condition: entries of the condition.
-        activation: `relu` or `silu`.
+        activation: `relu`, `silu` or `tanh`.
     """
 
     def __init__(self, width: int, n_condition: int, activation: str) -> None:

@@ -30,7 +30,7 @@ class EnergyModel(nn.Module):
         action_dim: entries of an action.
         width: width of the head.
         depth: hidden layers after the fusion.
-        activation: `relu` or `silu`.
+        activation: `relu`, `silu` or `tanh`.
     """
 
     def __init__(
@@ -135,7 +135,7 @@ class AutoregressiveEnergy(nn.Module):
         action_dim: entries of an action, and number of heads.
         width: width of each head.
         depth: hidden layers of each head.
-        activation: `relu` or `silu`.
+        activation: `relu`, `silu` or `tanh`.
     """
 
     def __init__(
@@ -175,5 +175,7 @@ def constrain_spectral_norm(module: nn.Module) -> None:
 def _in_place(activation: nn.Module) -> Callable[[Tensor], Tensor]:
     if isinstance(activation, nn.ReLU):
         return torch.relu_
+    if isinstance(activation, nn.Tanh):
+        return torch.tanh_
     assert isinstance(activation, nn.SiLU)
     return lambda x: nn.functional.silu(x, inplace=True)

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Annotated, Any
 
+import numpy as np
 import tyro
 
 from decisive import tables
@@ -14,17 +15,21 @@ from decisive.arguments import Flag, OptionalText, Settings, check_writable, par
 from decisive.data_files import is_file_name, write_demonstrations
 from decisive.episodes import observation_shapes
 from decisive.options import make_env, parse_options
+from envs.d4rl.scores import REFERENCES
+from learning.d4rl_tasks import TASKS
 from learning.demonstrations import Demonstrations, load_demonstrations
-from learning.minari_format import with_version
+from learning.minari_store import with_version
 from learning.summary import summary
 
 USAGE = """usage: decisive data info|export|import ...
 
 Show, export and import demonstration data sets: Minari (HDF5), the plain .npz layout of
-docs/data.md, and robomimic-style HDF5.
+docs/data.md, and HDF5 as D4RL or robomimic writes it. A Minari data set of others that is not
+here, such as D4RL/door/human-v2, is downloaded.
 
 Examples:
   decisive data info push-diverse-v0
+  decisive data info D4RL/door/human-v2
   decisive data export push-diverse-v0 push.npz
   decisive data import door-human_demos.npz door-human-v0
 
@@ -44,7 +49,7 @@ class Info:
     """
 
     name: Name
-    """Minari data set, or a file .npz or .hdf5."""
+    """Minari data set, or a file .npz, .hdf5 or .h5."""
     json: Flag = False
     """Print one JSON object instead of a table."""
 
@@ -61,7 +66,7 @@ class Export:
     name: Name
     """Minari data set, or a file."""
     out: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="FILE")]
-    """File to write: .npz (docs/data.md) or .hdf5 (as robomimic writes it)."""
+    """File to write: .npz (docs/data.md), or .hdf5 or .h5 (as robomimic writes it)."""
     episodes: int | None = None
     """Only the first episodes."""
     overwrite: Flag = False
@@ -74,11 +79,12 @@ class Import:
 
     Examples:
       decisive data import door-human_demos.npz door-human-v0
+      decisive data import door-human-v1.hdf5 door-human-v1
       decisive data import push.hdf5 push-v0 --env decisive/BlockPush-v0 --license CC-BY-4.0
     """
 
     file: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="FILE")]
-    """File .npz or .hdf5."""
+    """File .npz, .hdf5 or .h5 (D4RL or robomimic)."""
     name: Name
     """Id of the Minari data set; -v0 is added if it has no version."""
     env: OptionalText = None
@@ -111,16 +117,19 @@ def main(argv: Sequence[str]) -> int:
 
 def _info(argv: Sequence[str]) -> None:
     arguments = parse(Info, argv, "data info")
-    told = summary(load_demonstrations(arguments.name))
+    demos = load_demonstrations(arguments.name)
+    told = summary(demos)
+    told["d4rl_score"] = _d4rl_score(demos)
     if arguments.json:
         print(json.dumps(told, indent=2))
         return
     length, actions = told["length"], told["actions"]
+    returns = ", ".join(f"{name} {value:.4g}" for name, value in told["return"].items())
     rows = {
         "episodes": told["episodes"],
         "actions": told["steps"],
         "steps an episode": f"{length['min']:g} to {length['max']:g}, median {length['median']:g}",
-        "median return": f"{told['return']['median']:.4g}",
+        "return": returns,
         **{
             f"observation {key}": f"{tuple(value['shape'])} {value['dtype']}"
             for key, value in told["observations"].items()
@@ -132,9 +141,25 @@ def _info(argv: Sequence[str]) -> None:
     }
     if told["terminated_share"] is not None:
         rows["ended by themselves"] = tables.percent(told["terminated_share"]) + " %"
+    if told["d4rl_score"] is not None:
+        rows["D4RL score"] = f"{told['d4rl_score']:.1f} (of the mean return)"
     hidden = ("observation_fields", "action_fields", "parts", "versions")
     rows |= {key: value for key, value in told["meta"].items() if key not in hidden}
     tables.show(tables.facts_table(rows, arguments.name))
+
+
+def _d4rl_score(demos: Demonstrations) -> float | None:
+    """D4RL's score of the mean return; None for other tasks.
+
+    None for the kitchen too: its data are labelled, in every step, with the number of things done,
+    so that their returns have another scale than those of episodes.
+    """
+    names = {task.env: task.name for task in TASKS if task.name != "kitchen"}
+    name = names.get(demos.meta.get("env", ""))
+    if name is None:
+        return None
+    mean = float(demos.rewards.sum(dtype=np.float64)) / demos.n_episodes
+    return REFERENCES[name].normalized(mean)
 
 
 def _row(values: Sequence[float | None]) -> str:
@@ -145,7 +170,7 @@ def _row(values: Sequence[float | None]) -> str:
 def _export(argv: Sequence[str]) -> None:
     arguments = parse(Export, argv, "data export")
     if not is_file_name(arguments.out):
-        raise ValueError(f"name a file ending in .npz or .hdf5, got {arguments.out!r}")
+        raise ValueError(f"name a file ending in .npz or .hdf5 (or .h5), got {arguments.out!r}")
     check_writable(arguments.out)
     demos = load_demonstrations(arguments.name)
     if arguments.episodes is not None:

@@ -19,8 +19,8 @@ def write_demonstrations(demos: Demonstrations, name: str, overwrite: bool = Fal
 
     Args:
         demos: what to write.
-        name: id of a Minari data set (`push-diverse-v0`), an `.npz` file, or an `.hdf5` file,
-            which is written as robomimic does.
+        name: id of a Minari data set (`push-diverse-v0`), an `.npz` file, or an `.hdf5` or `.h5`
+            file, which is written as robomimic does.
         overwrite: whether to replace what has this name.
 
     Returns:

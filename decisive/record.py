@@ -17,7 +17,7 @@ from decisive.data_files import is_file_name, write_demonstrations
 from decisive.options import parse_options
 from decisive.recording import RecordConfig, record
 from learning.demonstrations import Demonstrations
-from learning.minari_format import minari_root, with_version
+from learning.minari_store import minari_root, with_version
 
 
 @dataclass(frozen=True)

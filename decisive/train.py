@@ -26,8 +26,8 @@ Setting = Annotated[Repeated, tyro.conf.arg(metavar="NAME=VALUE")]
 class Arguments:
     r"""Train a policy on demonstrations.
 
-    The checkpoint is chosen by episodes on seeds that no evaluation ever uses; data without an
-    environment (human demonstrations, say) give the last one. A run that was stopped goes on when
+    The checkpoint is chosen by episodes on seeds that no evaluation ever uses; data that name no
+    environment give the last one. A run that was stopped goes on when
     the same command is given again. The folder holds `best` and `last` with a model card each,
     metrics.jsonl and TensorBoard files; `decisive evaluate --policy FOLDER` takes the best.
 
@@ -41,7 +41,7 @@ class Arguments:
     """
 
     data: Annotated[Repeated, tyro.conf.arg(metavar="NAME")]
-    """Minari data set, .npz or .hdf5 file; give --data once for each."""
+    """Minari data set, or a file .npz, .hdf5 or .h5; give --data once for each."""
     out: Annotated[str, tyro.conf.arg(metavar="FOLDER")]
     """Folder of the run."""
     method: OptionalText = None

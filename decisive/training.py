@@ -14,7 +14,7 @@ from torch import nn
 
 from agents import Policy, make_policy, save_policy
 from decisive import provenance
-from decisive.episodes import PolicyActor, check_fit, run_episodes
+from decisive.episodes import PolicyActor, observation_shapes, run_episodes
 from decisive.model_card import CardFacts, card
 from decisive.options import make_env
 from learning.demonstrations import Demonstrations, concatenate, load_demonstrations
@@ -90,7 +90,7 @@ def run_training(
     )
     try:
         if selection is not None:
-            selection.check(policy)
+            selection.check(demos)
         return train(
             policy,
             demos,
@@ -138,10 +138,19 @@ class Selection:
         worlds = [w for i, w in enumerate(told) if w not in told[:i]]
         return cls(worlds, episodes) if worlds and episodes else None
 
-    def check(self, policy: Policy) -> None:
-        """Raise `ValueError` where the policy does not fit an environment."""
+    def check(self, demos: Demonstrations) -> None:
+        """Raise `ValueError` where the data are not of an environment that they name."""
+        seen = {key: tuple(rows.shape[1:]) for key, rows in demos.observations.items()}
         for (env_id, _), env in zip(self.worlds, self._environments(), strict=True):
-            check_fit(policy, env, env_id)
+            offered = observation_shapes(env.observation_space)
+            fits = all(offered.get(key) == shape for key, shape in seen.items())
+            if not fits or env.action_space.shape != demos.actions.shape[1:]:
+                raise ValueError(
+                    f"the data name {env_id} as their environment, which gives observations "
+                    f"{offered} and takes actions {env.action_space.shape}, but hold {seen} and "
+                    f"{demos.actions.shape[1:]}; name another with `decisive data import --env`, "
+                    "or train with --selection-episodes 0"
+                )
 
     def __call__(self, module: nn.Module) -> float:
         """Mean score of the episodes; higher is better."""

@@ -203,15 +203,16 @@ def load_demonstrations(name_or_path: str | Path) -> Demonstrations:
     """Read demonstrations from a file, a folder or the local Minari data sets.
 
     Args:
-        name_or_path: an `.npz` file (docs/data.md), a robomimic-style HDF5 file, the folder of a
-            Minari data set, or the id of a Minari data set (`decisive/blockpush/diverse-v0`).
+        name_or_path: an `.npz` file (docs/data.md), an HDF5 file as D4RL or robomimic writes it,
+            the folder of a Minari data set, or the id of one (`decisive/blockpush/diverse-v0`);
+            an id such as `D4RL/door/human-v2` that is not local is downloaded.
 
     Raises:
         ValueError: one line saying what is wrong with the content, or which names are known.
         OSError: if a file cannot be read.
     """
     # Imported here: the formats import this module.
-    from learning import minari_format, npz_format, robomimic_format
+    from learning import d4rl_format, minari_format, minari_store, npz_format, robomimic_format
 
     path = Path(name_or_path)
     if path.is_file():
@@ -220,13 +221,15 @@ def load_demonstrations(name_or_path: str | Path) -> Demonstrations:
         if magic.startswith(b"\x89HDF\r\n\x1a\n"):
             if path.name == "main_data.hdf5":
                 return minari_format.read_minari(path.parent)
+            if d4rl_format.is_d4rl(path):
+                return d4rl_format.read_d4rl(path)
             return robomimic_format.read_robomimic(path)
         if magic.startswith(b"PK") or path.suffix == ".npz":
             return npz_format.read_npz(path)
         raise ValueError(f"{path}: neither .npz nor HDF5 (first bytes {magic!r})")
     if path.is_dir():
         return minari_format.read_minari(path)
-    return minari_format.read_minari(minari_format.find_minari(str(name_or_path)))
+    return minari_format.read_minari(minari_store.find_or_download(str(name_or_path)))
 
 
 def clip_actions(
@@ -245,8 +248,10 @@ def clip_actions(
     """
     values = as_float32(actions, "actions")
     bounds = np.asarray(low, np.float32), np.asarray(high, np.float32)
-    clipped = np.clip(values, *bounds)
-    distance = np.abs(values - clipped)
+    finite = np.isfinite(values)
+    # NaN and infinite values are no actions a little too large: they are left to be refused.
+    clipped = np.where(finite, np.clip(values, *bounds), values)
+    distance = np.abs(np.subtract(values, clipped, out=np.zeros_like(values), where=finite))
     outside = int(np.count_nonzero(distance))
     return clipped, {
         "clipped": outside,

@@ -7,11 +7,8 @@ the file, false sizes, or an environment to be made.
 import copy
 import json
 import os
-import re
 import shutil
 import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -21,46 +18,14 @@ import numpy as np
 from gymnasium import spaces
 
 from learning.atomic import new_folder
+from learning.d4rl_tasks import environment_of_spec
 from learning.demonstrations import Demonstrations, as_float32, clip_actions, join_rows
+from learning.minari_store import declare_namespaces, minari_root, minari_root_set
 from learning.safe_hdf5 import MAX_BYTES, SafeFile, open_hdf5
 
 META_KEY = "decisive"
 _DATA_FILE = "main_data.hdf5"
 _MAX_METADATA_BYTES = 64 * 2**20
-
-
-def minari_root(root: str | Path | None = None) -> Path:
-    """The folder of all data sets: `root`, else `MINARI_DATASETS_PATH`, else Minari's default."""
-    if root is not None:
-        return Path(root)
-    named = os.environ.get("MINARI_DATASETS_PATH")
-    return Path(named) if named else Path.home() / ".minari" / "datasets"
-
-
-def with_version(name: str) -> str:
-    """The id of a name: `-v0` is added where it has no version, which Minari asks for."""
-    return name if re.search(r"-v\d+$", name) else f"{name}-v0"
-
-
-def find_minari(dataset_id: str, root: str | Path | None = None) -> Path:
-    """The folder of a local Minari data set.
-
-    Raises:
-        ValueError: if there is none; the message lists those there are.
-    """
-    base = minari_root(root)
-    for name in (dataset_id, with_version(dataset_id)):
-        if (base / name / "data" / "metadata.json").is_file():
-            return base / name
-    known = sorted(
-        str(path.parent.parent.relative_to(base))
-        for path in base.glob("**/data/metadata.json")
-        if not any(part.startswith(".") for part in path.relative_to(base).parts)
-    )
-    listed = ", ".join(known[:20]) or "none"
-    raise ValueError(
-        f"no file, folder or Minari data set {dataset_id!r}; local data sets in {base}: {listed}"
-    )
 
 
 def write_minari(
@@ -108,13 +73,13 @@ def write_minari(
         # Minari insists on its own folders, so it works in a hidden root inside the new folder.
         workplace = beside / ".root"
         workplace.mkdir()
-        with _datasets_root(workplace):
+        with minari_root_set(workplace):
             _create(demos, dataset_id)
         os.rename(workplace / dataset_id / "data", beside / "data")
         shutil.rmtree(workplace)
         if compression:
             _compress(beside / "data" / _DATA_FILE)
-    _declare_namespaces(base, namespace)
+    declare_namespaces(base, namespace)
     return target
 
 
@@ -231,30 +196,6 @@ def _copy_compressed(source: h5py.Group, target: h5py.Group) -> None:
             )
 
 
-@contextmanager
-def _datasets_root(root: Path) -> Iterator[None]:
-    """Minari takes its root from the environment alone."""
-    before = os.environ.get("MINARI_DATASETS_PATH")
-    os.environ["MINARI_DATASETS_PATH"] = str(root)
-    try:
-        yield
-    finally:
-        if before is None:
-            del os.environ["MINARI_DATASETS_PATH"]
-        else:
-            os.environ["MINARI_DATASETS_PATH"] = before
-
-
-def _declare_namespaces(base: Path, namespace: str | None) -> None:
-    """Leave the file by which Minari lists a namespace, as its `create_namespace` does."""
-    folder = base
-    for part in namespace.split("/") if namespace else []:
-        folder = folder / part
-        marker = folder / "namespace_metadata.json"
-        if not marker.exists():
-            marker.write_text("{}", encoding="utf-8")
-
-
 def _read_metadata(path: Path) -> dict[str, Any]:
     if not path.is_file():
         raise ValueError(f"{path.parent}: not a Minari data set: it has no metadata.json")
@@ -303,6 +244,7 @@ def _read_episodes(file: SafeFile, metadata: dict[str, Any]) -> Demonstrations:
     clipped_actions, clipped = clip_actions(join_rows(actions, "actions"), low, high)
     if clipped["clipped"]:
         meta.update(clipped)
+    meta |= _environment(metadata, rows, low)
     repeated = meta.pop("final_observation", None) == "repeated"
     lengths = np.array([len(value) for value in actions], np.int64)
     return Demonstrations(
@@ -351,6 +293,17 @@ def _own_meta(metadata: dict[str, Any]) -> dict[str, Any]:
     if not isinstance(meta, dict):
         raise ValueError(f"metadata {META_KEY!r} must be an object, got {type(meta).__name__}")
     return meta
+
+
+def _environment(
+    metadata: dict[str, Any], rows: dict[str, list[np.ndarray]], low: np.ndarray
+) -> dict[str, Any]:
+    """Entries of meta for D4RL's data sets, whose environment the metadata name."""
+    spec = metadata.get("env_spec")
+    if META_KEY in metadata or not isinstance(spec, str) or list(rows) != ["state"]:
+        return {}
+    n_obs = rows["state"][0].shape[-1]
+    return environment_of_spec(spec, str(metadata.get("dataset_id", "")), n_obs, len(low))
 
 
 def _action_bounds(metadata: dict[str, Any], dim: int) -> tuple[np.ndarray, np.ndarray]:

@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from learning.atomic import write_file
+from learning.d4rl_tasks import environment_of_name
 from learning.demonstrations import Demonstrations, as_float32, clip_actions
 
 MAX_BYTES = 8 * 2**30
@@ -69,7 +70,8 @@ def read_npz(path: str | Path, max_bytes: int = MAX_BYTES) -> Demonstrations:
     """Read demonstrations in the layout of docs/data.md.
 
     Actions outside the action space are clipped, and counted in `meta["clipped"]`. The action
-    space is `action_low`, `action_high` of the file, or [-1, 1] where it has none.
+    space is `action_low`, `action_high` of the file, or [-1, 1] where it has none. A file without
+    `meta` is of the environment that its name and sizes tell, see `d4rl_tasks`.
 
     Raises:
         ValueError: one line saying what is missing, of the wrong shape or not finite.
@@ -77,7 +79,7 @@ def read_npz(path: str | Path, max_bytes: int = MAX_BYTES) -> Demonstrations:
     """
     arrays = read_arrays(path, max_bytes)
     try:
-        return from_arrays(arrays)
+        return from_arrays(arrays, Path(path).stem)
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from None
 
@@ -128,8 +130,12 @@ def to_arrays(demos: Demonstrations) -> dict[str, np.ndarray]:
     return arrays
 
 
-def from_arrays(arrays: dict[str, np.ndarray]) -> Demonstrations:
+def from_arrays(arrays: dict[str, np.ndarray], stem: str = "") -> Demonstrations:
     """Demonstrations from the arrays of the layout.
+
+    Args:
+        arrays: by name.
+        stem: file name without its ending; it may tell the environment where there is no `meta`.
 
     Raises:
         ValueError: one line saying what is missing, of the wrong shape or not finite.
@@ -151,6 +157,9 @@ def from_arrays(arrays: dict[str, np.ndarray]) -> Demonstrations:
     if clipped["clipped"]:
         meta.update(clipped)
     observations = _observations(arrays, "")
+    state = observations.get("state")
+    if "meta" not in arrays and len(observations) == 1 and state is not None and state.ndim == 2:
+        meta.update(environment_of_name(stem, state.shape[1], actions.shape[1]))
     final = _observations(arrays, "final_")
     terminals = arrays.get("terminals")
     return Demonstrations(

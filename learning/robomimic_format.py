@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from learning.atomic import new_file
+from learning.d4rl_tasks import environment_of_name
 from learning.demonstrations import Demonstrations, as_float32, clip_actions, join_rows
 from learning.safe_hdf5 import MAX_BYTES, SafeFile, open_hdf5
 
@@ -107,8 +108,8 @@ def _write_demo(group: h5py.Group, demos: Demonstrations, index: int) -> None:
 def _read(file: SafeFile, mask: str | None) -> Demonstrations:
     if not file.has("/data"):
         raise ValueError(
-            f"not in robomimic's layout: no group 'data', only {file.names('/')[:8]}; "
-            "D4RL's own HDF5 is not read"
+            f"no group 'data' of robomimic's layout and no 'observations' of D4RL's, only "
+            f"{file.names('/')[:8]}"
         )
     names = _demo_names(file, mask)
     own = _own(file)
@@ -139,6 +140,11 @@ def _read(file: SafeFile, mask: str | None) -> Demonstrations:
             "that robomimic assumes; rescale them"
         )
     lengths = np.array([len(value) for value in actions], np.int64)
+    meta = _meta(file, own) | (counts if counts["clipped"] else {})
+    if "meta" not in own and list(rows) == ["state"]:
+        # robomimic's converter writes D4RL's name of the data set as the environment.
+        n_obs = rows["state"][0].shape[1]
+        meta |= environment_of_name(str(meta.get("env", "")), n_obs, joined.shape[1])
     return Demonstrations(
         observations={key: join_rows(values, key) for key, values in rows.items()},
         actions=clipped,
@@ -146,7 +152,7 @@ def _read(file: SafeFile, mask: str | None) -> Demonstrations:
         episode_offsets=np.concatenate([np.zeros(1, np.int64), np.cumsum(lengths)]),
         action_low=low,
         action_high=high,
-        meta=_meta(file, own) | (counts if counts["clipped"] else {}),
+        meta=meta,
         final_observations=(
             {key: join_rows(values, key) for key, values in finals.items()} if has_final else None
         ),

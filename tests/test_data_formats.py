@@ -11,7 +11,8 @@ import pytest
 from test_demonstrations import EXCERPT, make_demos
 
 from learning.demonstrations import Demonstrations, load_demonstrations
-from learning.minari_format import find_minari, read_minari, write_minari
+from learning.minari_format import read_minari, write_minari
+from learning.minari_store import find_minari
 from learning.npz_format import MAX_BYTES, pack_arrays, read_arrays, to_arrays, write_npz
 from learning.robomimic_format import read_robomimic, write_robomimic
 from learning.shards import Episode, Recording

@@ -10,6 +10,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import h5py
 import numpy as np
 import pytest
 import torch
@@ -18,9 +19,9 @@ from hypothesis import strategies as st
 from test_demonstrations import make_demos
 
 from learning.checkpoint import read_checkpoint, save_checkpoint
-from learning.demonstrations import load_demonstrations
+from learning.demonstrations import Demonstrations, load_demonstrations
 from learning.minari_format import write_minari
-from learning.npz_format import write_npz
+from learning.npz_format import to_arrays, write_npz
 from learning.robomimic_format import write_robomimic
 from learning.train_state import read_state, write_state
 
@@ -32,6 +33,7 @@ KINDS = {
     "npz": "a.npz",
     "npz stored": "b.npz",
     "robomimic": "a.hdf5",
+    "d4rl": "door-human-v1.hdf5",
     "minari data": "sets/decisive/set-v0/data/main_data.hdf5",
     "minari metadata": "sets/decisive/set-v0/data/metadata.json",
 }
@@ -68,7 +70,18 @@ def write_good_files(folder: Path) -> None:
     write_npz(demos, folder / "a.npz")
     write_npz(demos, folder / "b.npz", compress=False)
     write_robomimic(demos, folder / "a.hdf5")
+    write_d4rl(demos, folder / "door-human-v1.hdf5")
     write_minari(demos, "decisive/set-v0", folder / "sets")
+
+
+def write_d4rl(demos: Demonstrations, path: Path) -> None:
+    """The arrays of D4RL's schema."""
+    arrays = to_arrays(demos)
+    with h5py.File(path, "w") as file:
+        for name in ("observations", "actions", "rewards", "terminals", "timeouts"):
+            file.create_dataset(name, data=arrays[name], compression="gzip")
+        file["next_observations"] = arrays["observations"]
+        file["infos/qpos"] = np.zeros((len(demos), 3))
 
 
 def load(kind: str, folder: Path) -> None:

@@ -1,7 +1,6 @@
 """`decisive train`: from demonstrations to a checkpoint that evaluates and explains itself."""
 
 import json
-import os
 import subprocess
 import sys
 from dataclasses import replace
@@ -21,11 +20,8 @@ from learning.demonstrations import concatenate
 from learning.npz_format import write_npz
 
 ROOT = Path(__file__).resolve().parents[1]
-HUMAN = (
-    Path(os.environ.get("DECISIVE_DATA", ROOT.parent / "shared" / "data"))
-    / "adroit_dapg"
-    / "door-human_demos.npz"
-)
+# Human demonstrations whose file names no environment.
+HUMAN = ROOT / "tests" / "data" / "door_excerpt.npz"
 
 
 @pytest.fixture(scope="module")
@@ -204,8 +200,6 @@ def test_settings_that_leave_the_network_alone_can_be_changed_afterwards(
 
 
 def test_human_demonstrations_train_without_an_environment(tmp_path, capsys):
-    if not HUMAN.is_file():
-        pytest.skip(f"no data at {HUMAN}")
     out = tmp_path / "door"
     words = ("--data", HUMAN, "--method", "mse", "--steps", "5", "--out", out)
     assert train(*words) == 0

@@ -67,53 +67,18 @@ class EnergyModel(nn.Module):
         return energy
 
     @torch.no_grad()
-    def bind(self, code: Tensor) -> EnergyFunction:
-        """The energy of given codes as a function of actions, quick and without gradients.
+    def bind(self, code: Tensor) -> BoundEnergy:
+        """The energy of given codes as a function of actions, quick and without a graph.
 
-        Equal to `forward` up to rounding. Weights are read once, so the function is for one
-        decision, not to be kept; work buffers belong to the model, so one thread may use it.
+        Equal to `forward` up to rounding.
 
         Args:
             code: `(B, C)`.
 
         Returns:
-            Function from `(B, N, A)` to `(B, N)`.
+            Function from `(B, N, A)` to `(B, N)`, which also gives gradients.
         """
-        embedding = self.action_embedding.weight.t()
-        layers = [(layer.weight.t(), layer.bias) for layer in self.hidden_layers()]
-        out = self.out.weight[0]
-        base: Tensor = self.code_projection(code)
-        in_place = _in_place(self.activation)
-
-        @torch.no_grad()
-        def evaluate(actions: Tensor) -> Tensor:
-            n_rows, n, dim = actions.shape
-            # Few candidates: several observations together. Many: one observation in parts.
-            group = max(1, min(n_rows, ROWS_AT_ONCE // n))
-            part = min(n, ROWS_AT_ONCE)
-            buffers = self._work_buffers(group * part, base)
-            energies = base.new_empty(n_rows, n)
-            for row in range(0, n_rows, group):
-                bias = base[row : row + group]
-                for start in range(0, n, part):
-                    block = actions[row : row + group, start : start + part]
-                    g, m = block.shape[0], block.shape[1]
-                    h, spare = buffers[0, : g * m], buffers[1, : g * m]
-                    flat = block.reshape(g * m, dim)
-                    if g == 1:
-                        torch.addmm(bias[0], flat, embedding, out=h)
-                    else:
-                        torch.mm(flat, embedding, out=h)
-                        h.view(g, m, -1).add_(bias[:, None])
-                    in_place(h)
-                    for weight, shift in layers:
-                        torch.addmm(shift, h, weight, out=spare)
-                        in_place(spare)
-                        h, spare = spare, h
-                    energies[row : row + group, start : start + part] = torch.mv(h, out).view(g, m)
-            return energies
-
-        return evaluate
+        return BoundEnergy(self, code)
 
     def _work_buffers(self, rows: int, like: Tensor) -> Tensor:
         """`(2, rows or more, width)`. Kept: fresh megabytes cost page faults at every decision."""
@@ -123,6 +88,80 @@ class EnergyModel(nn.Module):
                 kept = torch.empty(2, rows, like.shape[1], device=like.device, dtype=like.dtype)
             self._scratch = kept
         return kept
+
+
+class BoundEnergy:
+    """The energy of given codes as a function of actions; see `EnergyModel.bind`.
+
+    Weights are read once, so it is for one decision, not to be kept; work buffers belong to the
+    model, so one thread may use it.
+
+    Args:
+        model: the network.
+        code: `(B, C)`.
+    """
+
+    def __init__(self, model: EnergyModel, code: Tensor) -> None:
+        """Read the weights and project the codes."""
+        self._model = model
+        self._embedding = model.action_embedding.weight.t()
+        self._layers = [(layer.weight.t(), layer.bias) for layer in model.hidden_layers()]
+        self._out = model.out.weight[0]
+        self._base: Tensor = model.code_projection(code)
+        self._in_place = _in_place(model.activation)
+
+    @torch.no_grad()
+    def __call__(self, actions: Tensor) -> Tensor:
+        """Energies `(B, N)` of actions `(B, N, A)`."""
+        n_rows, n, dim = actions.shape
+        # Few candidates: several observations together. Many: one observation in parts.
+        group = max(1, min(n_rows, ROWS_AT_ONCE // n))
+        part = min(n, ROWS_AT_ONCE)
+        buffers = self._model._work_buffers(group * part, self._base)
+        energies = self._base.new_empty(n_rows, n)
+        for row in range(0, n_rows, group):
+            bias = self._base[row : row + group]
+            for start in range(0, n, part):
+                block = actions[row : row + group, start : start + part]
+                g, m = block.shape[0], block.shape[1]
+                h, spare = buffers[0, : g * m], buffers[1, : g * m]
+                flat = block.reshape(g * m, dim)
+                if g == 1:
+                    torch.addmm(bias[0], flat, self._embedding, out=h)
+                else:
+                    torch.mm(flat, self._embedding, out=h)
+                    h.view(g, m, -1).add_(bias[:, None])
+                self._in_place(h)
+                for weight, shift in self._layers:
+                    torch.addmm(shift, h, weight, out=spare)
+                    self._in_place(spare)
+                    h, spare = spare, h
+                energies[row : row + group, start : start + part] = torch.mv(h, self._out).view(
+                    g, m
+                )
+        return energies
+
+    @torch.no_grad()
+    def with_gradient(self, actions: Tensor) -> tuple[Tensor, Tensor]:
+        """Energies `(B, N)` and their gradients `(B, N, A)` at actions `(B, N, A)`.
+
+        By hand: recording a graph and walking it back costs several times the arithmetic of a
+        head this small, at every step of a chain.
+        """
+        n_rows, n, dim = actions.shape
+        activation = self._model.activation
+        inputs = (actions.reshape(-1, dim) @ self._embedding).view(n_rows, n, -1)
+        layer_input = inputs.add_(self._base[:, None]).view(n_rows * n, -1)
+        before = [layer_input]
+        for weight, shift in self._layers:
+            layer_input = torch.addmm(shift, activation(layer_input), weight)
+            before.append(layer_input)
+        energies = torch.mv(activation(layer_input), self._out)
+        gradient = self._out * _slope(activation, before[-1])
+        for (weight, _), x in zip(reversed(self._layers), reversed(before[:-1]), strict=True):
+            gradient = (gradient @ weight.t()).mul_(_slope(activation, x))
+        gradient = gradient @ self._embedding.t()
+        return energies.view(n_rows, n), gradient.view(n_rows, n, dim)
 
 
 class AutoregressiveEnergy(nn.Module):
@@ -170,6 +209,17 @@ def constrain_spectral_norm(module: nn.Module) -> None:
     for child in list(module.modules()):
         if isinstance(child, nn.Linear | nn.Conv2d) and not hasattr(child, "parametrizations"):
             spectral_norm(child)
+
+
+def _slope(activation: nn.Module, x: Tensor) -> Tensor:
+    """Derivative of an activation."""
+    if isinstance(activation, nn.ReLU):
+        return (x > 0).to(x.dtype)
+    if isinstance(activation, nn.Tanh):
+        return 1 - torch.tanh(x).square_()
+    assert isinstance(activation, nn.SiLU)
+    gate = torch.sigmoid(x)
+    return gate * (1 + x * (1 - gate))
 
 
 def _in_place(activation: nn.Module) -> Callable[[Tensor], Tensor]:

@@ -100,7 +100,7 @@ class ImplicitPolicy(Policy):
         whole = None if self.proposal is None else self.proposal(code)
         code, mixture = self._considered(code, whole)
         negatives = draw_negatives(
-            Context(target, lambda y: self.energy(code, y), mixture, config), generator
+            Context(target, self._as_it_stands(code), mixture, config), generator
         )
         # With a proposal this is -r, the energy with the ranking correction already made.
         ranked = self.energy(code, torch.cat((target[:, None], negatives), dim=1))
@@ -115,6 +115,13 @@ class ImplicitPolicy(Policy):
             logs["gradient_penalty"] = penalty.detach()
             loss = loss + config.gradient_penalty * penalty
         return loss, logs
+
+    def _as_it_stands(self, code: Tensor) -> EnergyFunction:
+        """The energy for searching counter-examples; not for its loss: it records no graph."""
+        searched = self.config.share("dfo") or self.config.share("langevin")
+        if searched and isinstance(self.energy, EnergyModel):
+            return self.energy.bind(code.detach())
+        return lambda y: self.energy(code, y)
 
     def _autoregressive_objective(
         self,
@@ -158,7 +165,8 @@ class ImplicitPolicy(Policy):
         config = self.config
         code, mixture = self._considered(code)
         if config.inference == "langevin":
-            with torch.inference_mode(False):  # Tensors made in inference mode have no gradients.
+            # Tensors made in inference mode have no gradients.
+            with torch.inference_mode(False):
                 code, mixture = code.clone(), _cloned(mixture)
                 previous = None if previous is None else previous.clone()
                 energy = self._bind(code, mixture, previous, differentiable=True)
@@ -189,14 +197,16 @@ class ImplicitPolicy(Policy):
             Function from `(B, N, A)` to `(B, N)`.
         """
         config = self.config
-        if differentiable or isinstance(self.energy, AutoregressiveEnergy):
-            network: EnergyFunction = lambda y: self.energy(code, y)  # noqa: E731
-        else:
-            network = self.energy.bind(code)
         kept = previous if config.persistence else None
         density: Callable[[Tensor], Tensor] | None = None
         if self.proposal is not None and mixture is not None:
             density = self.proposal.bind(mixture)
+        alone = density is None and kept is None and isinstance(self.energy, EnergyModel)
+        network: EnergyFunction
+        if isinstance(self.energy, AutoregressiveEnergy) or (differentiable and not alone):
+            network = lambda y: self.energy(code, y)  # noqa: E731
+        else:
+            network = self.energy.bind(code)
         if density is None and kept is None:
             return network
 

@@ -59,7 +59,9 @@ def _build(arrays: dict[str, NDArray[np.generic]]) -> MsePolicy:
         )
     values = {name: _numbers(name, arrays[name]) for name in (*names, *_SCALES)}
     sizes = [values["in_shift"].size, *(values[f"b{i}"].size for i in range(n_layers))]
-    shapes = {f"W{i}": (sizes[i + 1], sizes[i]) for i in range(n_layers)}
+    shapes: dict[str, tuple[int, ...]] = {
+        f"W{i}": (sizes[i + 1], sizes[i]) for i in range(n_layers)
+    }
     shapes |= {f"b{i}": (sizes[i + 1],) for i in range(n_layers)}
     shapes |= {name: (sizes[0] if name.startswith("in") else sizes[-1],) for name in _SCALES}
     for name, shape in shapes.items():

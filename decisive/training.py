@@ -14,13 +14,16 @@ from torch import nn
 
 from agents import Policy, make_policy, save_policy
 from decisive import provenance
-from decisive.episodes import PolicyActor, observation_shapes, run_episodes
+from decisive.episodes import Episode, PolicyActor, observation_shapes, run_episodes
 from decisive.model_card import CardFacts, card
 from decisive.options import make_env
 from learning.demonstrations import Demonstrations, concatenate, load_demonstrations
 from learning.loop import TrainConfig, TrainResult, train
 
-SELECTION = "mean of success rate and score over {} episodes of the stream `select`"
+SELECTION = (
+    "mean of success rate and score (D4RL tasks: normalised score) over {} episodes of the stream "
+    "`select`"
+)
 
 
 @dataclass(frozen=True)
@@ -118,7 +121,8 @@ class Selection:
     """Scores a policy in episodes that are used for choosing checkpoints and for nothing else.
 
     The score is the mean of success rate and partial score: success alone tells checkpoints of a
-    hard task apart too rarely. Where an environment reports neither, it is the mean return.
+    hard task apart too rarely. Where an environment has a normalised score it is that, over 100;
+    where it reports nothing, the mean return.
     """
 
     def __init__(self, worlds: Sequence[tuple[str, dict[str, Any]]], episodes: int) -> None:
@@ -161,8 +165,7 @@ class Selection:
         for number, env in enumerate(envs):
             seeds = range(number, self.episodes, len(envs))  # the worlds take turns
             for episode in run_episodes(env, actor, seeds, "select"):
-                marks = [float(m) for m in (episode.success, episode.score) if m is not None]
-                scores.append(sum(marks) / len(marks) if marks else episode.total_reward)
+                scores.append(_mark(env, episode))
         return sum(scores) / len(scores)
 
     def close(self) -> None:
@@ -175,6 +178,15 @@ class Selection:
         if not self._envs:
             self._envs = [make_env(env_id, options) for env_id, options in self.worlds]
         return self._envs
+
+
+def _mark(env: gym.Env[Any, Any], episode: Episode) -> float:
+    """What an episode is worth when a checkpoint is chosen."""
+    base: Any = env.unwrapped
+    if hasattr(base, "normalized_score"):
+        return float(base.normalized_score(episode.total_reward)) / 100.0
+    marks = [float(mark) for mark in (episode.success, episode.score) if mark is not None]
+    return sum(marks) / len(marks) if marks else episode.total_reward
 
 
 def _save(module: nn.Module, folder: Path, training: dict[str, Any], facts: CardFacts) -> None:

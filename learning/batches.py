@@ -87,17 +87,45 @@ class _Windowed:
         return taken.view(*inner.shape, *self._values.shape[1:])
 
 
+def return_weights(demos: Demonstrations, temperature: float) -> Tensor:
+    """Weights of reward-weighted regression: `exp(z / temperature)`, z the standardised return.
+
+    Source: Peters and Schaal 2007, "Reinforcement learning by reward-weighted regression for
+    operational space control", applied to whole episodes.
+
+    Args:
+        demos: episodes with their rewards.
+        temperature: in standard deviations of the return; small ones trust the best episodes only.
+
+    Returns:
+        `(N,)` positive weights, one a row; all equal where all returns are.
+    """
+    returns = np.add.reduceat(demos.rewards.astype(np.float64), demos.episode_offsets[:-1])
+    spread = returns.std() or 1.0
+    # The best episode has weight 1: nothing overflows.
+    weights = np.exp((returns - returns.max()) / (spread * temperature))
+    return torch.from_numpy(np.repeat(weights, demos.lengths))
+
+
 class BatchOrder:
     """Which rows make the batch of a step: epochs of permutations, laid end to end.
+
+    With weights, an epoch is as many draws in proportion to them: every loss is then weighted.
 
     A function of (seed, step) alone, so that a resumed training sees the same data, and every
     process of a distributed one its own share of the same global batch.
     """
 
     def __init__(
-        self, n_rows: int, batch_size: int, seed: int, rank: int = 0, world: int = 1
+        self,
+        n_rows: int,
+        batch_size: int,
+        seed: int,
+        rank: int = 0,
+        world: int = 1,
+        weights: Tensor | None = None,
     ) -> None:
-        """Order for one of `world` processes.
+        """Order for one of `world` processes; `weights` `(n_rows,)` are relative.
 
         Raises:
             ValueError: if the batch cannot be shared out equally.
@@ -109,6 +137,7 @@ class BatchOrder:
         self._seed = seed
         self._share = batch_size // world
         self._rank = rank
+        self._weights = weights
         self._epoch = -1
         self._permutation = torch.empty(0, dtype=torch.int64)
 
@@ -129,6 +158,10 @@ class BatchOrder:
     def _rows_of(self, epoch: int) -> Tensor:
         if epoch != self._epoch:
             generator = torch.Generator().manual_seed((self._seed * 1_000_003 + epoch) % 2**63)
-            self._permutation = torch.randperm(self._n_rows, generator=generator)
+            self._permutation = (
+                torch.randperm(self._n_rows, generator=generator)
+                if self._weights is None
+                else torch.multinomial(self._weights, self._n_rows, True, generator=generator)
+            )
             self._epoch = epoch
         return self._permutation

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from learning.adamw import FlatAdamW
-from learning.batches import Batch, BatchOrder, DemoTensors
+from learning.batches import Batch, BatchOrder, DemoTensors, return_weights
 from learning.checkpoint import CheckpointError, save_checkpoint
 from learning.demonstrations import Demonstrations
 from learning.ema import Ema
@@ -161,8 +161,11 @@ class _Run:
         sizes = _window_sizes(self.model)
         self.data = DemoTensors(train_part, *sizes, ranks.device)
         self.held = None if held_part is None else DemoTensors(held_part, *sizes, ranks.device)
+        weights = None
+        if config.return_temperature is not None:
+            weights = return_weights(train_part, config.return_temperature)
         self.order = BatchOrder(
-            len(self.data), config.batch_size, config.seed, ranks.rank, ranks.world
+            len(self.data), config.batch_size, config.seed, ranks.rank, ranks.world, weights
         )
         self.model.to(ranks.device)
         self.parameters = FlatParameters(self.model, matrices_apart=config.weight_decay > 0)

@@ -19,6 +19,8 @@ class TrainConfig:
         grad_clip: largest norm of the gradient; None does not clip.
         ema_decay: decay of the averaged weights that are evaluated and saved; None: no average.
         holdout: share of episodes held out for validation.
+        return_temperature: draws episodes in proportion to the exponential of their standardised
+            return over this (reward-weighted regression); None draws all alike.
         log_every: steps between rows of loss.
         validate_every: steps between held-out metrics.
         validate_samples: most held-out windows looked at each time.
@@ -40,6 +42,7 @@ class TrainConfig:
     grad_clip: float | None = 1.0
     ema_decay: float | None = 0.999
     holdout: float = 0.05
+    return_temperature: float | None = None
     log_every: int = 100
     validate_every: int = 500
     validate_samples: int = 2048
@@ -55,7 +58,7 @@ class TrainConfig:
         """Refuse values that cannot train."""
         if self.steps is None and self.cpu_seconds is None:
             raise ValueError("a budget is needed: give steps or cpu_seconds")
-        for name in ("steps", "cpu_seconds", "grad_clip", "evaluate_every"):
+        for name in ("steps", "cpu_seconds", "grad_clip", "evaluate_every", "return_temperature"):
             value = getattr(self, name)
             if value is not None and not value > 0:
                 raise ValueError(f"{name} must be positive, got {value}")

@@ -10,7 +10,7 @@ from decisive import cli
 from decisive.benchmark import choose
 from decisive.benchmarks import cells as cells_module
 from decisive.benchmarks import recipes, report, tabletop
-from decisive.benchmarks.cells import Places, plan, read_result, record_data, run_cell, run_cells
+from decisive.benchmarks.cells import Places, read_result, run_cell, run_cells
 from decisive.benchmarks.tabletop import Cell, core_grid, full_grid
 
 CELL = Cell("particle-2", "diverse", 4, "mse", 0)
@@ -81,7 +81,7 @@ def test_cells_are_chosen_by_the_beginning_of_their_names():
 
 
 def test_a_cell_records_trains_evaluates_and_is_then_done(small, places):
-    record_data(CELL, places, workers=1)
+    CELL.prepare(places, workers=1)
     assert read_result(CELL, places) is None
     result = run_cell(CELL, places)
     written = (places.results / CELL.file).read_text()
@@ -98,7 +98,7 @@ def test_a_cell_records_trains_evaluates_and_is_then_done(small, places):
 
 
 def test_a_cell_that_was_stopped_goes_on(small, places, monkeypatch):
-    record_data(CELL, places, workers=1)
+    CELL.prepare(places, workers=1)
     import decisive.evaluation
 
     whole = decisive.evaluation.evaluate
@@ -117,21 +117,21 @@ def test_a_cell_that_was_stopped_goes_on(small, places, monkeypatch):
 
 
 def test_a_result_of_another_recipe_is_out_of_date(small, places, monkeypatch):
-    record_data(CELL, places, workers=1)
+    CELL.prepare(places, workers=1)
     run_cell(CELL, places)
     old = recipes.RECIPES["particle-2-mse"]
     changed = replace(old, policy={"width": 8})
     monkeypatch.setitem(recipes.RECIPES, "particle-2-mse", changed)
     assert read_result(CELL, places) is None
     result = run_cell(CELL, places)
-    assert result["plan"] == plan(CELL)
+    assert result["plan"] == CELL.plan()
     config = json.loads((places.run(CELL) / "best" / "config.json").read_text())
     assert config["config"]["width"] == 8
 
 
 def test_a_shift_evaluates_the_same_training_under_other_options(small, places, monkeypatch):
-    monkeypatch.setitem(cells_module.SHIFTS, "short", {"max_episode_steps": 7})
-    record_data(CELL, places, workers=1)
+    monkeypatch.setitem(tabletop.SHIFTS, "short", {"max_episode_steps": 7})
+    CELL.prepare(places, workers=1)
     run_cell(CELL, places)
     weights = places.run(CELL) / "best" / "model.safetensors"
     trained = weights.stat().st_mtime_ns
@@ -182,7 +182,8 @@ def test_the_verb_lists_runs_and_tabulates(small, places, monkeypatch, capsys):
     import decisive.benchmark as verb
 
     grid = [CELL, replace(CELL, method="mdn")]
-    monkeypatch.setattr(verb, "core_grid", lambda: grid)
+    suite = replace(verb.SUITES["tabletop"], core=lambda: grid, full=lambda: grid)
+    monkeypatch.setitem(verb.SUITES, "tabletop", suite)
     # Worker processes would not see the small recipe: run the cells here.
     monkeypatch.setattr(verb, "run_cells", run_here)
     base = ["benchmark", "tabletop", "--out", str(places.results), "--work", str(places.work)]
@@ -199,7 +200,7 @@ def test_the_verb_lists_runs_and_tabulates(small, places, monkeypatch, capsys):
 
 def run_here(cells, places, workers, deadline, on_done):
     for cell in cells:
-        record_data(cell, places, workers=1)
+        cell.prepare(places, workers=1)
         on_done(cell, run_cell(cell, places), "")
     return []
 

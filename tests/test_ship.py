@@ -7,7 +7,7 @@ import pytest
 
 from agents import load_policy
 from decisive.benchmarks import recipes
-from decisive.benchmarks.cells import Places, record_data, run_cell
+from decisive.benchmarks.cells import Places, run_cell
 from decisive.benchmarks.tabletop import Cell
 from tools import ship
 
@@ -30,7 +30,7 @@ def places(tmp_path, monkeypatch):
 
 def test_a_shipped_policy_tells_what_it_scored(places, tmp_path):
     cell = Cell("particle-2", "consistent", 5, "mse", 0)
-    record_data(cell, places, workers=1)
+    cell.prepare(places, workers=1)
     result = run_cell(cell, places)
     ship.ship("particle-2-mse", places)
     folder = tmp_path / "checkpoints" / "particle-2-mse"

@@ -1,4 +1,4 @@
-"""Running cells of a benchmark grid: record, train, evaluate, keep the result; all resumable."""
+"""Running cells of a benchmark grid: find data, train, evaluate, keep the result; all resumable."""
 
 from __future__ import annotations
 
@@ -6,19 +6,21 @@ import fcntl
 import json
 import shutil
 import time
-from collections.abc import Callable, Iterator, Mapping
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, is_dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar, TypeVar
 
-from decisive import provenance
-from decisive.benchmarks.recipes import TASKS, find_recipe
-from decisive.benchmarks.tabletop import EPISODES, FEW_SHARE, SHIFTS, Cell
 from decisive.workers import process_pool
 from learning.atomic import write_file
+
+EPISODES = 100
+"""Unseen episodes a cell, seeds 0 to 99 of the stream `evaluate`."""
+TRAINING_SEEDS = (0, 1, 2)
 
 
 @dataclass(frozen=True)
@@ -33,34 +35,73 @@ class Places:
     results: Path
     work: Path
 
-    def data(self, cell: Cell) -> Path:
-        """The demonstrations of a cell, shared by cells of fewer of them."""
-        return self.work / "data" / f"{cell.task}-{cell.expert}.npz"
-
     def run(self, cell: Cell) -> Path:
         """The training of a cell."""
         return self.work / "runs" / cell.run.replace("/", "--")
 
 
-def plan(cell: Cell) -> dict[str, Any]:
-    """Everything that decides a cell's result; a result of another plan is out of date."""
-    task = TASKS[cell.task]
-    recipe = find_recipe(f"{cell.task}-{cell.method}")
-    train = dict(recipe.train)
-    if cell.demos < task.recorded and "cpu_seconds" in train:
-        train["cpu_seconds"] *= FEW_SHARE
-    told = {
-        "env": task.env,
-        "options": task.options,
-        "noise": task.noise,
-        "policy": recipe.policy,
-        "train": train,
-        "selection_episodes": recipe.selection_episodes,
-        "evaluation_options": SHIFTS[cell.shift] if cell.shift else {},
-        "episodes": EPISODES,
-    }
-    plain: dict[str, Any] = json.loads(json.dumps(told, default=dict))
-    return plain
+class Cell(ABC):
+    """One training and its evaluation; a suite's cells are frozen dataclasses."""
+
+    suite: ClassVar[str]
+    """What `decisive benchmark` calls the grid."""
+    task: str
+    method: str
+    """What tables call the method."""
+    seed: int
+    """Of the training."""
+
+    @property
+    @abstractmethod
+    def run(self) -> str:
+        """Name of the training; cells that differ in their evaluation only share one."""
+
+    @property
+    def name(self) -> str:
+        """Name of the cell."""
+        return self.run
+
+    @property
+    def file(self) -> str:
+        """Name of the file of its result."""
+        return self.name.replace("/", "--") + ".json"
+
+    @property
+    @abstractmethod
+    def kept(self) -> int | None:
+        """Demonstrations trained on, the first of the data; all if `None`."""
+
+    @abstractmethod
+    def plan(self) -> dict[str, Any]:
+        """Everything that decides the result; a result of another plan is out of date.
+
+        JSON values: `env`, `options` of training, `policy` settings, `train` settings,
+        `selection_episodes`, `evaluation_options`, `episodes`, and what else a suite has.
+        """
+
+    @property
+    def trained_as(self) -> str:
+        """Key of `agents.POLICIES`."""
+        return self.method
+
+    @abstractmethod
+    def data(self, places: Places) -> str:
+        """Name or path of the demonstrations.
+
+        Raises:
+            ValueError: if there are none to be had.
+        """
+
+    @abstractmethod
+    def prepare(self, places: Places, workers: int) -> None:
+        """See to it that the demonstrations are there.
+
+        Raises:
+            ValueError: if they are not to be had.
+        """
+
+
+C = TypeVar("C", bound=Cell)
 
 
 def read_result(cell: Cell, places: Places) -> dict[str, Any] | None:
@@ -71,31 +112,7 @@ def read_result(cell: Cell, places: Places) -> dict[str, Any] | None:
         return None
     except ValueError as error:
         raise ValueError(f"{places.results / cell.file} is not JSON: {error}") from None
-    return result if result.get("plan") == plan(cell) else None
-
-
-def record_data(cell: Cell, places: Places, workers: int) -> Path:
-    """The demonstrations of a cell, recorded if they are not there."""
-    from decisive.data_files import write_demonstrations
-    from decisive.recording import RecordConfig, record
-
-    path = places.data(cell)
-    if not path.exists():
-        task = TASKS[cell.task]
-        config = RecordConfig(
-            env=task.env,
-            options=dict(task.options),
-            expert=cell.expert,
-            episodes=task.recorded,
-            noise=task.noise,
-            workers=workers,
-        )
-        path.parent.mkdir(parents=True, exist_ok=True)
-        # The commit is in the name: a recording that another commit began is not gone on with.
-        staging = path.with_name(f".{path.name}.{provenance.commit()}.recording")
-        write_demonstrations(record(config, staging), str(path))
-        shutil.rmtree(staging)
-    return path
+    return result if result.get("plan") == cell.plan() else None
 
 
 def run_cell(cell: Cell, places: Places) -> dict[str, Any]:
@@ -108,19 +125,19 @@ def run_cell(cell: Cell, places: Places) -> dict[str, Any]:
     from learning.loop import TrainConfig
 
     began = time.process_time()
-    told = plan(cell)
+    told = cell.plan()
     folder = places.run(cell)
     with _alone(folder):
         _forget_other_plans(folder, {k: v for k, v in told.items() if k != "evaluation_options"})
-        command = f"decisive benchmark tabletop --only {cell.name}"
+        command = f"decisive benchmark {cell.suite} --only {cell.name}"
         trained = run_training(
             TrainingRun(
-                data=(str(places.data(cell)),),
-                method=cell.method,
+                data=(cell.data(places),),
+                method=cell.trained_as,
                 out=folder,
                 train=TrainConfig(**{**told["train"], "seed": cell.seed}),
                 policy=told["policy"],
-                episodes=cell.demos,
+                episodes=cell.kept,
                 selection_episodes=told["selection_episodes"],
                 command=command,
             ),
@@ -132,10 +149,11 @@ def run_cell(cell: Cell, places: Places) -> dict[str, Any]:
             episodes=told["episodes"],
             options={**told["options"], **told["evaluation_options"]},
         )
-        partial = folder / f"evaluation{cell.shift and '-'}{cell.shift}.jsonl"
+        shift = cell.name.removeprefix(cell.run).replace("/", "-")
+        partial = folder / f"evaluation{shift}.jsonl"
         results = evaluate(evaluation, partial, command)
         result = {
-            "cell": asdict(cell),
+            "cell": asdict(cell) if is_dataclass(cell) else cell.name,
             "plan": told,
             "training": {
                 "steps": trained.step,
@@ -153,11 +171,11 @@ def run_cell(cell: Cell, places: Places) -> dict[str, Any]:
 
 
 def run_cells(
-    cells: list[Cell],
+    cells: Sequence[C],
     places: Places,
     workers: int,
     deadline: float | None = None,
-    on_done: Callable[[Cell, dict[str, Any] | None, str], None] = lambda *_: None,
+    on_done: Callable[[C, dict[str, Any] | None, str], None] = lambda *_: None,
 ) -> list[str]:
     """Run cells in parallel processes, in their order.
 
@@ -172,10 +190,10 @@ def run_cells(
         The errors of cells that failed, one line each.
     """
     errors: list[str] = []
-    waiting: dict[Future[dict[str, Any]], Cell] = {}
+    waiting: dict[Future[dict[str, Any]], C] = {}
     todo = list(cells)
 
-    def fail(cell: Cell, error: Exception) -> None:
+    def fail(cell: C, error: Exception) -> None:
         errors.append(f"{cell.name}: {' '.join(str(error).split())}")
         on_done(cell, None, errors[-1])
 
@@ -187,7 +205,7 @@ def run_cells(
                 while todo and len(waiting) < workers:
                     cell = todo.pop(0)
                     try:
-                        record_data(cell, places, workers)
+                        cell.prepare(places, workers)
                     except ValueError as error:
                         fail(cell, error)
                         continue

@@ -219,11 +219,14 @@ RECIPES: dict[str, Recipe] = {
 
 
 def find_recipe(name: str) -> Recipe:
-    """A recipe by name.
+    """A recipe of any benchmark by name.
 
     Raises:
         ValueError: if there is none; the known ones are listed.
     """
-    if name not in RECIPES:
-        raise ValueError(f"unknown recipe {name!r}; known: {', '.join(RECIPES)}")
-    return RECIPES[name]
+    from decisive.benchmarks.d4rl import RECIPES as OFFLINE  # it imports this module
+
+    known = {**RECIPES, **OFFLINE}
+    if name not in known:
+        raise ValueError(f"unknown recipe {name!r}; known: {', '.join(known)}")
+    return known[name]

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from decisive.benchmarks.recipes import TASKS
 from decisive.benchmarks.tabletop import Cell
 from decisive.statistics import failure_ratio, mcnemar_exact, paired_test, wilson_interval
 from decisive.tables import percent, ratio
+from learning.atomic import write_file
 
 NOT_RUN = "not run"
 Results = Mapping[Cell, Mapping[str, Any] | None]
@@ -141,6 +143,11 @@ p: McNemar's exact test on pairs (training seed, episode seed), in brackets how 
 first and only the second succeeded. Intervals and p treat the episodes of one training as
 independent of each other, which they are only given that training: training seeds spread wider.
 """
+
+
+def write(results: Results, title: str, command: str, folder: Path) -> None:
+    """Write README.md."""
+    write_file(folder / "README.md", markdown(results, title, command).encode())
 
 
 def markdown(results: Results, title: str, command: str) -> str:

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import product
-from typing import Any
+from pathlib import Path
+from typing import Any, ClassVar
 
-from decisive.benchmarks.recipes import METHODS, TASKS
+from decisive import provenance
+from decisive.benchmarks import cells
+from decisive.benchmarks.cells import TRAINING_SEEDS, Places
+from decisive.benchmarks.recipes import METHODS, TASKS, find_recipe
 
-EPISODES = 100
-"""Unseen episodes a cell, seeds 0 to 99 of the stream `evaluate`."""
-TRAINING_SEEDS = (0, 1, 2)
 FEW = 100
 """Demonstrations of the smaller cells."""
 FEW_SHARE = 0.4
@@ -44,7 +47,7 @@ SHIFTS: dict[str, dict[str, Any]] = {
 
 
 @dataclass(frozen=True)
-class Cell:
+class Cell(cells.Cell):
     """One training and its evaluation.
 
     Attributes:
@@ -56,6 +59,7 @@ class Cell:
         shift: a key of `SHIFTS` to evaluate under; empty for the options of the training.
     """
 
+    suite: ClassVar[str] = "tabletop"
     task: str
     expert: str
     demos: int
@@ -74,9 +78,56 @@ class Cell:
         return f"{self.run}/{self.shift}" if self.shift else self.run
 
     @property
-    def file(self) -> str:
-        """Name of the file of its result."""
-        return self.name.replace("/", "--") + ".json"
+    def kept(self) -> int:
+        """Demonstrations trained on."""
+        return self.demos
+
+    def plan(self) -> dict[str, Any]:
+        """Everything that decides the result; see the base class."""
+        task = TASKS[self.task]
+        recipe = find_recipe(f"{self.task}-{self.method}")
+        train = dict(recipe.train)
+        if self.demos < task.recorded and "cpu_seconds" in train:
+            train["cpu_seconds"] *= FEW_SHARE
+        told = {
+            "env": task.env,
+            "options": task.options,
+            "noise": task.noise,
+            "policy": recipe.policy,
+            "train": train,
+            "selection_episodes": recipe.selection_episodes,
+            "evaluation_options": SHIFTS[self.shift] if self.shift else {},
+            "episodes": cells.EPISODES,
+        }
+        plain: dict[str, Any] = json.loads(json.dumps(told, default=dict))
+        return plain
+
+    def data(self, places: Places) -> str:
+        """The recorded file, shared by cells of fewer demonstrations."""
+        return str(places.work / "data" / f"{self.task}-{self.expert}.npz")
+
+    def prepare(self, places: Places, workers: int) -> None:
+        """Record the demonstrations if they are not there."""
+        from decisive.data_files import write_demonstrations
+        from decisive.recording import RecordConfig, record
+
+        path = Path(self.data(places))
+        if path.exists():
+            return
+        task = TASKS[self.task]
+        config = RecordConfig(
+            env=task.env,
+            options=dict(task.options),
+            expert=self.expert,
+            episodes=task.recorded,
+            noise=task.noise,
+            workers=workers,
+        )
+        path.parent.mkdir(parents=True, exist_ok=True)
+        # The commit is in the name: a recording that another commit began is not gone on with.
+        staging = path.with_name(f".{path.name}.{provenance.commit()}.recording")
+        write_demonstrations(record(config, staging), str(path))
+        shutil.rmtree(staging)
 
 
 def core_grid() -> list[Cell]:

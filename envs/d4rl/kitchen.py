@@ -78,7 +78,11 @@ class FrankaKitchenEnv(gym.Env[FloatArray, NDArray[np.float64]]):
             raise ValueError(f"layout must be d4rl or minari, got {layout!r}")
         noise = {"robot_noise_ratio": _NOISE} if layout == "d4rl" else {}
         self._simulator = build(
-            "franka_kitchen", "KitchenEnv", render_mode, tasks_to_complete=list(TASKS[tasks]), **noise
+            "franka_kitchen",
+            "KitchenEnv",
+            render_mode,
+            tasks_to_complete=list(TASKS[tasks]),
+            **noise,
         )
         self.layout = layout
         self.things = TASKS[tasks]

@@ -546,3 +546,25 @@ def test_inference_looks_at_the_proposals_modes_if_it_is_told_to(modes_first: bo
     modes = mixture.modes().clamp(-1, 1)
     found = (candidates[:, :, None] == modes[:, None]).all(-1).any(1).all()
     assert bool(found) == modes_first
+
+
+@pytest.mark.parametrize("activation", ["relu", "silu", "tanh"])
+@pytest.mark.parametrize("depth", [0, 1, 3])
+def test_the_gradient_by_hand_is_that_of_autograd(activation, depth):
+    torch.manual_seed(0)
+    model = EnergyModel(6, 4, 16, depth, activation)
+    code, actions = torch.randn(3, 6), torch.rand(3, 10, 4) * 2 - 1
+    energies, gradient = action_gradient(lambda y: model(code, y), actions)
+    by_hand = action_gradient(model.bind(code), actions)
+    torch.testing.assert_close(by_hand[0], energies, rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(by_hand[1], gradient, rtol=1e-5, atol=1e-6)
+
+
+def test_searching_counter_examples_records_no_graph_and_trains_every_parameter():
+    torch.manual_seed(0)
+    demos = demonstrations()
+    changes = {"negatives": [["langevin", 1.0]], "langevin": {"n_steps": 3}}
+    policy = make_policy("ibc", demos, small_config("ibc", **changes, gradient_penalty=1.0))
+    loss, _ = policy.loss(batch_of(policy, demos), seeded())
+    loss.backward()
+    assert all(p.grad is not None and bool(p.grad.abs().sum() > 0) for p in policy.parameters())

@@ -1,6 +1,7 @@
 """Plain weights of a tanh network are a policy: parity with its formula, and refusals."""
 
 import io
+import itertools
 import pickle
 
 import numpy as np
@@ -15,7 +16,7 @@ from learning.npz_format import pack_arrays, read_arrays
 def weights(sizes=(5, 8, 8, 3), **changes):
     rng = np.random.default_rng(0)
     arrays = {}
-    for i, (n_in, n_out) in enumerate(zip(sizes[:-1], sizes[1:], strict=True)):
+    for i, (n_in, n_out) in enumerate(itertools.pairwise(sizes)):
         arrays[f"W{i}"] = rng.normal(size=(n_out, n_in)).astype(np.float32)
         arrays[f"b{i}"] = rng.normal(size=n_out).astype(np.float32)
     arrays["in_shift"] = rng.normal(size=sizes[0]).astype(np.float32)

@@ -18,6 +18,7 @@ LIMITS: dict[str, tuple[float, float]] = {
     "depth": (1, 64),
     "dropout": (0.0, 0.95),
     "action_noise": (0.0, 1e3),
+    "observation_noise": (0.0, 10.0),
     "random_shift": (0, 64),
 }
 
@@ -57,6 +58,9 @@ class PolicyConfig:
         action_noise: standard deviation of the noise on the demonstrated actions in training, raw
             units. A script that never errs leaves no density to estimate: telling its exact actions
             from others becomes so easy that which of them to choose is never learned.
+        observation_noise: standard deviation of the noise on the observed state in training, in
+            normalised units: what was learned then holds a little way off the demonstrations. Not
+            for views.
         relations: whether the network is also given the differences of all points of the state;
             see `agents.relations`.
         views: name prefixes of the blocks whose faces the state is seen from, such as
@@ -82,6 +86,7 @@ class PolicyConfig:
     n_action_steps: int = 1
     frame: str | None = None
     action_noise: float = 0.0
+    observation_noise: float = 0.0
     relations: bool = False
     views: tuple[str, ...] = ()
     focus: tuple[str, ...] = ()

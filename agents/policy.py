@@ -341,7 +341,11 @@ class Policy(nn.Module):
         if "state" in inputs and not isinstance(self.encoder, ViewEncoder):
             state = inputs["state"].float()
             pose = self._pose(state)
-            inputs["state"] = self.observation_normalizer(self._state_to_frame(state, pose))
+            seen = self.observation_normalizer(self._state_to_frame(state, pose))
+            if self.training and self.config.observation_noise and generator is not None:
+                noise = normal(tuple(seen.shape), generator, seen)
+                seen = seen + self.config.observation_noise * noise
+            inputs["state"] = seen
         code: Tensor = self.encoder(inputs, generator)
         return code, pose
 

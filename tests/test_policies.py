@@ -373,7 +373,7 @@ def test_fit_refuses_other_spaces():
         ("mse", {"width": 10**9}, "width must be in"),
         ("mse", {"dropout": float("nan")}, "dropout must be in"),
         ("mse", {"horizon": 2, "n_action_steps": 3}, "must not exceed horizon; got 3 > 2"),
-        ("mse", {"activation": "tanh"}, "one of relu, silu; got 'tanh'"),
+        ("mse", {"activation": "gelu"}, "one of relu, silu, tanh; got 'gelu'"),
         ("mse", {"conv_channels": []}, "conv_channels must be"),
         ("mse", {"frame": "block"}, "needs the fields block_xy .* known frames: slot"),
         ("mdn", {"decode": "mode"}, "one of sample, mean"),

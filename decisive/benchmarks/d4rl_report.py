@@ -133,7 +133,8 @@ def _raw(value: float | None) -> str:
     return "" if value is None or math.isnan(value) else f"{value:g}"
 
 
-NOTES: str = """Ours: D4RL's normalised score, mean and s.d. over training seeds, and the mean raw return
+NOTES: str = """\
+Ours: D4RL's normalised score, mean and s.d. over training seeds, and the mean raw return
 in brackets. 100 episodes a training (seeds 0 to 99), of 200 steps (pen 100, kitchen 280), on
 gymnasium-robotics with D4RL's rewards and ends; the last weights, nothing chosen by episodes.
 "better IBC - MSE": difference of scores on the same (training seed, episode seed), mean and 95%

@@ -136,7 +136,8 @@ def _p(first: Pool | None, second: Pool | None) -> str:
     return f"{mcnemar_exact(better, worse):.2g} ({better}:{worse})"
 
 
-NOTES: str = """Success in percent with its 95% interval (Wilson), episodes of all training seeds pooled;
+NOTES: str = """\
+Success in percent with its 95% interval (Wilson), episodes of all training seeds pooled;
 "score" is the mean partial score where it differs. "fails MSE/IBC": how many times more often MSE
 fails than Implicit BC, with its 95% interval (Katz, halves added); above 1 Implicit BC is better.
 p: McNemar's exact test on pairs (training seed, episode seed), in brackets how often only the

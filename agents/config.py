@@ -12,6 +12,7 @@ C = TypeVar("C")
 
 LIMITS: dict[str, tuple[float, float]] = {
     "n_obs_steps": (1, 64),
+    "members": (1, 64),
     "horizon": (1, 256),
     "n_action_steps": (1, 256),
     "width": (1, 8192),
@@ -49,6 +50,11 @@ class PolicyConfig:
     """Settings of every policy.
 
     Attributes:
+        members: networks trained side by side on the same batches from other initial weights, which
+            decide together (Lakshminarayanan et al. 2017, "Simple and Scalable Predictive
+            Uncertainty Estimation using Deep Ensembles"): by the mean action of regressions, by
+            the mean energy of implicit policies. Where few demonstrations leave much open, one
+            network's score is a matter of luck.
         n_obs_steps: observations the policy sees, the present one included. With views or focus the
             earlier ones tell how far points have moved since.
         horizon: actions predicted at once.
@@ -81,6 +87,7 @@ class PolicyConfig:
         random_shift: largest random shift of training images, pixels; 0 turns it off.
     """
 
+    members: int = 1
     n_obs_steps: int = 1
     horizon: int = 1
     n_action_steps: int = 1

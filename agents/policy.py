@@ -7,7 +7,8 @@ and of normalised actions; this base class does the rest.
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
@@ -44,6 +45,8 @@ class Policy(nn.Module):
     config_class: ClassVar[type[PolicyConfig]] = PolicyConfig
     has_views: ClassVar[bool] = False
     """Whether the method has heads for `agents.views`."""
+    has_members: ClassVar[bool] = False
+    """Whether the method decides by several networks together; see `PolicyConfig.members`."""
 
     def __init__(self, spec: PolicySpec, config: PolicyConfig) -> None:
         """Build normalisers and encoder; they are the same for every method."""
@@ -81,6 +84,10 @@ class Policy(nn.Module):
             self.observation_normalizer = ObservationNormalizer(size)
         self.action_normalizer = ActionNormalizer(spec.action_dim)
         self.encoder: ObservationEncoder | ViewEncoder = self._make_encoder()
+        if config.members > 1 and not self.has_members:
+            raise ValueError(f"{self.method} has no ensembles; leave members 1")
+        alone = replace(config, members=1)
+        self.others = nn.ModuleList(type(self)(spec, alone) for _ in range(config.members - 1))
         self._low = np.asarray(spec.action_low, dtype=np.float32)
         self._high = np.asarray(spec.action_high, dtype=np.float32)
         self._generator = torch.Generator().manual_seed(0)
@@ -201,6 +208,23 @@ class Policy(nn.Module):
             `(B, horizon * A)` normalised actions.
         """
 
+    def decide(
+        self, codes: Sequence[Tensor], generator: torch.Generator, previous: Tensor | None
+    ) -> Tensor:
+        """Decides by all members together; see `predict`.
+
+        Args:
+            codes: `(B, C)` encoded observations of each member, this network's first.
+            generator: source of randomness.
+            previous: see `predict`.
+        """
+        return self.predict(codes[0], generator, previous)
+
+    def _others(self) -> Iterator[Policy]:
+        for other in self.others:
+            assert isinstance(other, Policy)
+            yield other
+
     def held_out(
         self, code: Tensor, target: Tensor, generator: torch.Generator
     ) -> dict[str, float]:
@@ -245,6 +269,8 @@ class Policy(nn.Module):
             states = torch.as_tensor(demos.observations["state"][windows.observations[rows]])
             normalizer = self.action_normalizer
             self.encoder.fit(states, actions[:, 0], normalizer.low, normalizer.high)
+        for other in self._others():
+            other.fit(demos)
 
     def forward(self, batch: Batch, generator: torch.Generator) -> tuple[Tensor, dict[str, Tensor]]:
         """The same as `loss`; lets wrappers such as DistributedDataParallel call the module."""
@@ -264,7 +290,10 @@ class Policy(nn.Module):
             ValueError: if a shape differs from the spec.
         """
         code, target = self._prepare(batch, generator)
-        return self.objective(code, target, generator)
+        loss, logs = self.objective(code, target, generator)
+        for other in self._others():
+            loss = loss + other.loss(batch, generator)[0]
+        return loss / self.config.members, logs
 
     @torch.no_grad()
     def validate(self, batch: Batch, generator: torch.Generator) -> dict[str, float]:
@@ -281,7 +310,8 @@ class Policy(nn.Module):
         with _evaluating(self):
             code, target = self._prepare(batch, generator)
             metrics = self.held_out(code, target, generator)
-            decided = self.predict(code, generator, None)
+            codes = [code, *(other._prepare(batch, generator)[0] for other in self._others())]
+            decided = self.decide(codes, generator, None)
             error = self._first_action(decided) - self._first_action(target)
             metrics["action_error"] = float(error.norm(dim=-1).mean())
         return metrics
@@ -395,7 +425,8 @@ class Policy(nn.Module):
         assert self._history is not None
         code, pose = self._encode(self._history, None)
         previous = self._previous(pose) if self.uses_previous else None
-        decided = self.predict(code, self._generator, previous)
+        codes = [code, *(other._encode(self._history, None)[0] for other in self._others())]
+        decided = self.decide(codes, self._generator, previous)
         self._decided_at = pose
         actions = decided.unflatten(1, (self.config.horizon, self.spec.action_dim))
         actions = self.action_normalizer.inverse(actions)

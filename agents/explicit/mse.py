@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -33,6 +34,7 @@ class MsePolicy(Policy):
     method: ClassVar[str] = "mse"
     config_class: ClassVar[type[PolicyConfig]] = MseConfig
     has_views: ClassVar[bool] = True
+    has_members: ClassVar[bool] = True
 
     def __init__(self, spec: PolicySpec, config: MseConfig) -> None:
         """Build the output layer."""
@@ -52,3 +54,11 @@ class MsePolicy(Policy):
         """The regressed action; see `Policy.predict`."""
         out: Tensor = self.head(code)
         return out.clamp(-1, 1)
+
+    def decide(
+        self, codes: Sequence[Tensor], generator: torch.Generator, previous: Tensor | None
+    ) -> Tensor:
+        """The mean of what the members regress; see `Policy.decide`."""
+        members = (self, *self._others())
+        actions = [m.predict(c, generator, previous) for m, c in zip(members, codes, strict=True)]
+        return actions[0] if len(actions) == 1 else torch.stack(actions).mean(dim=0)

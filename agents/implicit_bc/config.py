@@ -92,11 +92,16 @@ class ImplicitConfig(PolicyConfig):
                 f"their density); got {', '.join(names)}"
             )
         if self.inference == "autoregressive" and (
-            names != ["uniform"] or self.gradient_penalty or self.persistence or self.warm_start
+            names != ["uniform"]
+            or self.gradient_penalty
+            or self.persistence
+            or self.warm_start
+            or self.members > 1
         ):
             raise ValueError(
-                "autoregressive inference needs uniform negatives, and neither gradient penalty, "
-                f"persistence nor warm start; got negatives {', '.join(names)}, "
+                "autoregressive inference needs uniform negatives, one member, and neither "
+                "gradient penalty, persistence nor warm start; "
+                f"got {', '.join(names)}, {self.members}, "
                 f"{self.gradient_penalty}, {self.persistence}, {self.warm_start}"
             )
 

@@ -6,7 +6,8 @@ Late fusion: the observation is encoded once; per action there remain one small 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -90,7 +91,40 @@ class EnergyModel(nn.Module):
         return kept
 
 
-class BoundEnergy:
+class KnowsGradient(ABC):
+    """An energy function that gives its gradient without recording a graph."""
+
+    @abstractmethod
+    def __call__(self, actions: Tensor) -> Tensor:
+        """Energies `(B, N)` of actions `(B, N, A)`."""
+
+    @abstractmethod
+    def with_gradient(self, actions: Tensor) -> tuple[Tensor, Tensor]:
+        """Energies `(B, N)` and their gradients `(B, N, A)` at actions `(B, N, A)`."""
+
+
+class MeanEnergy(KnowsGradient):
+    """The mean of several energies.
+
+    Args:
+        parts: at least one.
+    """
+
+    def __init__(self, parts: Sequence[KnowsGradient]) -> None:
+        """Keep the parts."""
+        self._parts = parts
+
+    def __call__(self, actions: Tensor) -> Tensor:
+        """Mean energies."""
+        return torch.stack([part(actions) for part in self._parts]).mean(dim=0)
+
+    def with_gradient(self, actions: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean energies and gradients."""
+        energies, gradients = zip(*(p.with_gradient(actions) for p in self._parts), strict=True)
+        return torch.stack(energies).mean(dim=0), torch.stack(gradients).mean(dim=0)
+
+
+class BoundEnergy(KnowsGradient):
     """The energy of given codes as a function of actions; see `EnergyModel.bind`.
 
     Weights are read once, so it is for one decision, not to be kept; work buffers belong to the

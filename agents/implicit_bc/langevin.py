@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from agents.config import check_limits
-from agents.implicit_bc.energy import BoundEnergy, EnergyFunction
+from agents.implicit_bc.energy import EnergyFunction, KnowsGradient
 from agents.sampling import normal
 
 NOISE_SCALINGS = ("sqrt", "linear")
@@ -93,7 +93,7 @@ def action_gradient(
     """Energy and its gradient with respect to the actions.
 
     Args:
-        energy: differentiable function from `(B, N, A)` to `(B, N)`, or a bound energy, which
+        energy: differentiable function from `(B, N, A)` to `(B, N)`, or one that
             knows its gradient.
         actions: `(B, N, A)`.
         create_graph: whether the gradient is to be differentiated again.
@@ -101,7 +101,7 @@ def action_gradient(
     Returns:
         `(B, N)` energies and `(B, N, A)` gradients.
     """
-    if isinstance(energy, BoundEnergy) and not create_graph:
+    if isinstance(energy, KnowsGradient) and not create_graph:
         return energy.with_gradient(actions)
     with torch.inference_mode(False), torch.enable_grad():
         at = actions.clone().detach().requires_grad_()

@@ -5,7 +5,7 @@ Source: Florence et al. 2021, "Implicit Behavioral Cloning" (arXiv 2109.00137).
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, ClassVar
 
 import numpy as np
@@ -25,6 +25,8 @@ from agents.implicit_bc.energy import (
     AutoregressiveEnergy,
     EnergyFunction,
     EnergyModel,
+    KnowsGradient,
+    MeanEnergy,
     constrain_spectral_norm,
 )
 from agents.implicit_bc.info_nce import accuracy, expert_rank, info_nce
@@ -52,6 +54,7 @@ class ImplicitPolicy(Policy):
     method: ClassVar[str] = "ibc"
     config_class: ClassVar[type[PolicyConfig]] = ImplicitConfig
     has_views: ClassVar[bool] = True
+    has_members: ClassVar[bool] = True
     config: ImplicitConfig
 
     def __init__(self, spec: PolicySpec, config: ImplicitConfig) -> None:
@@ -86,7 +89,7 @@ class ImplicitPolicy(Policy):
                 views,
                 self.n_linear(config.proposal.linear_means),
             )
-        self._code: Tensor | None = None
+        self._codes: tuple[Tensor, ...] = ()
 
     # Training.
 
@@ -159,24 +162,57 @@ class ImplicitPolicy(Policy):
 
     def predict(self, code: Tensor, generator: torch.Generator, previous: Tensor | None) -> Tensor:
         """The argmin of the energy, found as the config says; see `Policy.predict`."""
-        self._code = code
+        return self.decide([code], generator, previous)
+
+    def decide(
+        self, codes: Sequence[Tensor], generator: torch.Generator, previous: Tensor | None
+    ) -> Tensor:
+        """The argmin of the members' mean energy; see `Policy.decide`."""
+        self._codes = tuple(codes)
         if isinstance(self.energy, AutoregressiveEnergy):
-            return autoregressive_dfo(self.energy, code, self.config.dfo, generator)
+            return autoregressive_dfo(self.energy, codes[0], self.config.dfo, generator)
         config = self.config
-        code, mixture = self._considered(code)
         if config.inference == "langevin":
             # Tensors made in inference mode have no gradients.
             with torch.inference_mode(False):
-                code, mixture = code.clone(), _cloned(mixture)
+                cloned = [code.clone() for code in codes]
                 previous = None if previous is None else previous.clone()
-                energy = self._bind(code, mixture, previous, differentiable=True)
-                first = self._first_candidates(
-                    code, config.langevin.n_samples, generator, mixture, previous
-                )
+                energy, first = self._problem(cloned, generator, previous, True)
                 return minimise(energy, first, config.langevin, generator).action
-        first = self._first_candidates(code, config.dfo.n_samples, generator, mixture, previous)
-        energy = self._bind(code, mixture, previous)
+        energy, first = self._problem(codes, generator, previous, False)
         return dfo(energy, first, config.dfo, generator).action
+
+    def _problem(
+        self,
+        codes: Sequence[Tensor],
+        generator: torch.Generator,
+        previous: Tensor | None,
+        differentiable: bool,
+    ) -> tuple[EnergyFunction, Tensor]:
+        """What is to be minimised, and the `(B, N, A)` candidates from which the search starts."""
+        config = self.config
+        n = config.langevin.n_samples if config.inference == "langevin" else config.dfo.n_samples
+        energies: list[EnergyFunction] = []
+        first: list[Tensor] = []
+        for member, code in zip(self._members(), codes, strict=False):
+            seen, mixture = member._considered(code)
+            if differentiable:
+                mixture = _cloned(mixture)
+            energies.append(member._bind(seen, mixture, previous, differentiable))
+            share = max(1, n // len(codes))
+            first.append(member._first_candidates(seen, share, generator, mixture, previous))
+        if len(codes) == 1:
+            return energies[0], first[0]
+        # Between the members' own minima lies that of their mean, where no draw comes in many
+        # dimensions; if they mean different modes, its energy says so.
+        middle = torch.stack([candidates[:, 0] for candidates in first]).mean(dim=0)
+        return _mean_of(energies), torch.cat((middle[:, None], *first), dim=1)
+
+    def _members(self) -> Iterator[ImplicitPolicy]:
+        yield self
+        for other in self._others():
+            assert isinstance(other, ImplicitPolicy)
+            yield other
 
     def _bind(
         self,
@@ -285,7 +321,7 @@ class ImplicitPolicy(Policy):
             ValueError: if the policy has not acted on a single observation since `reset`, or the
                 shape is another.
         """
-        if self._code is None or self._plan is None or len(self._code) != 1:
+        if not self._codes or self._plan is None or len(self._codes[0]) != 1:
             raise ValueError(
                 "landscape needs a policy that has acted on one observation; call act()"
             )
@@ -300,10 +336,21 @@ class ImplicitPolicy(Policy):
                 pose = type(pose)(*(part.expand(len(array), -1) for part in pose))
             local = self._actions_to_frame(plans, pose)
             flat = self.action_normalizer(local).flatten(1)[None]
-            energies: NDArray[np.float32] = (
-                self._bind(*self._considered(self._code))(flat)[0].cpu().numpy()
-            )
+            bound = [
+                member._bind(*member._considered(code))
+                for member, code in zip(self._members(), self._codes, strict=True)
+            ]
+            energies: NDArray[np.float32] = _mean_of(bound)(flat)[0].cpu().numpy()
         return energies
+
+
+def _mean_of(energies: Sequence[EnergyFunction]) -> EnergyFunction:
+    if len(energies) == 1:
+        return energies[0]
+    known = [energy for energy in energies if isinstance(energy, KnowsGradient)]
+    if len(known) == len(energies):
+        return MeanEnergy(known)
+    return lambda actions: torch.stack([energy(actions) for energy in energies]).mean(dim=0)
 
 
 def _cloned(mixture: AnyMixture | None) -> AnyMixture | None:

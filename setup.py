@@ -24,8 +24,9 @@ CORE = [
 
 EXTRAS = {
     "cluster": ["ray>=2.40"],
-    # FrankaKitchen fails on mujoco 4.0.
-    "d4rl": ["gymnasium-robotics>=1.3", "mujoco>=3.3,<3.4"],
+    # FrankaKitchen fails on mujoco 4.0; envs/d4rl mends the rewards of exactly this
+    # gymnasium-robotics; Minari downloads its data sets through the client that [hf] brings.
+    "d4rl": ["gymnasium-robotics==1.4.2", "minari[hf]>=0.5", "mujoco>=3.3,<3.4"],
     "runtime": ["onnxruntime>=1.20", "openvino>=2025.0"],
     "test": [
         "hypothesis>=6.100",

@@ -27,7 +27,7 @@ def ratio(value: float | None, interval: Sequence[float]) -> str:
 
 
 def results_table(results: Sequence[Mapping[str, Any]], title: str = "") -> Table:
-    """One row of figures a policy.
+    """One row of figures a policy; the score is D4RL's where the environment has one.
 
     Args:
         results: results of `decisive.evaluation.evaluate`.
@@ -35,7 +35,9 @@ def results_table(results: Sequence[Mapping[str, Any]], title: str = "") -> Tabl
     """
     table = Table(title=title or None, title_justify="left")
     table.add_column("policy", no_wrap=True)
-    for name in ("episodes", "success % [95% CI]", "score %", "return", "steps", "ms/action (p95)"):
+    normalized = any(result.get("normalized_score") is not None for result in results)
+    score = "D4RL score" if normalized else "score %"
+    for name in ("episodes", "success % [95% CI]", score, "return", "steps", "ms/action (p95)"):
         table.add_column(name, justify="right")
     for result in results:
         speed = result["ms_per_action"]
@@ -43,7 +45,7 @@ def results_table(results: Sequence[Mapping[str, Any]], title: str = "") -> Tabl
             str(result["policy"]),
             str(result["episodes"]),
             percent(result["success_rate"], result["success_ci95"]),
-            percent(result["score_mean"]),
+            f"{result['normalized_score']:.1f}" if normalized else percent(result["score_mean"]),
             f"{result['return_mean']:.2f} ± {result['return_std']:.2f}",
             f"{result['length_mean']:.1f}",
             f"{speed['median']:.2f} ({speed['p95']:.2f})",

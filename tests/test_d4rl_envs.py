@@ -4,6 +4,7 @@ The formulas of the rewards are those of Farama-Foundation/D4RL@89141a68, writte
 simulator's sites and bodies: a later gymnasium-robotics that changes its reward fails these tests.
 """
 
+import json
 import subprocess
 import sys
 import warnings
@@ -398,3 +399,15 @@ def test_without_the_extra_one_line_says_what_to_install(monkeypatch):
     monkeypatch.setitem(sys.modules, "gymnasium_robotics", None)
     with pytest.raises(ValueError, match=r"decisive\[d4rl\]"):
         make("door")
+
+
+def test_evaluate_prints_the_normalised_score(capsys):
+    from decisive import cli
+
+    words = ["evaluate", "--env", "decisive/AdroitDoor-v0", "--policy", "random"]
+    assert cli.main([*words, "--episodes", "2", "--set", "max_episode_steps=20"]) == 0
+    assert "D4RL" in capsys.readouterr().out
+    assert cli.main([*words, "--episodes", "2", "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert told["normalized_score"] == pytest.approx(0.0, abs=0.2)
+    assert told["success_rate"] == 0.0

@@ -186,7 +186,7 @@ def _run(cells: list[Cell], places: Places, arguments: Arguments) -> list[str]:
 
         def on_done(cell: Cell, result: dict[str, Any] | None, error: str) -> None:
             if result is None:
-                line = f"failed  {error}"
+                line = f"not run  {error}"
             else:
                 told = result["results"]
                 rate = tables.percent(told["success_rate"], told["success_ci95"])

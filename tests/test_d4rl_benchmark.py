@@ -30,6 +30,7 @@ def data(tmp_path, monkeypatch):
     (folder / "door-human_demos.npz").write_bytes(EXCERPT.read_bytes())
     monkeypatch.setenv("DECISIVE_DATA", str(tmp_path / "data"))
     monkeypatch.setenv("MINARI_DATASETS_PATH", str(tmp_path / "sets"))
+    d4rl._minari.cache_clear()
     return tmp_path / "data"
 
 
@@ -187,19 +188,23 @@ def test_bad_filters_are_one_line(words, expected, capsys):
     assert told.count("\n") == 1
 
 
-def test_a_task_without_data_fails_alone_and_says_why(data, places, monkeypatch):
-    monkeypatch.setattr(
-        "learning.minari_store.download_minari",
-        lambda name, root: (_ for _ in ()).throw(ValueError(f"{name}: no network")),
-    )
-    done = []
-    errors = cells_module.run_cells(
-        [Cell("pen-human", "mse", 0)], places, 1, None, lambda c, r, e: done.append(r)
-    )
-    assert done == [None]
-    assert "no data for pen-human" in errors[0]
-    assert "no network" in errors[0]
-    assert not places.results.exists()
+def test_tasks_without_data_say_so_once_asked_and_fail_nothing(data, places, monkeypatch, capsys):
+    asked = []
+
+    def offline(name, root):
+        asked.append(name)
+        raise ValueError(f"{name}: no network")
+
+    monkeypatch.setattr("learning.minari_store.download_minari", offline)
+    d4rl._minari.cache_clear()
+    base = ["benchmark", "d4rl", "--out", str(places.results), "--work", str(places.work)]
+    assert cli.main([*base, "--tasks", "pen-human", "--methods", "mse,mdn"]) == 0
+    told = capsys.readouterr()
+    assert asked == ["D4RL/pen/human-v2"]
+    assert told.err.count("no data for pen-human") == 6
+    assert "no network" in told.err
+    assert "no data" in told.out
+    d4rl._minari.cache_clear()
 
 
 def test_return_weights_favour_good_episodes():

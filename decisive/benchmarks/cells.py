@@ -40,6 +40,10 @@ class Places:
         return self.work / "runs" / cell.run.replace("/", "--")
 
 
+class NoDataError(ValueError):
+    """A cell whose demonstrations are not to be had here; the table says 'no data'."""
+
+
 class Cell(ABC):
     """One training and its evaluation; a suite's cells are frozen dataclasses."""
 
@@ -89,7 +93,7 @@ class Cell(ABC):
         """Name or path of the demonstrations.
 
         Raises:
-            ValueError: if there are none to be had.
+            NoDataError: if there are none to be had.
         """
 
     @abstractmethod
@@ -97,7 +101,8 @@ class Cell(ABC):
         """See to it that the demonstrations are there.
 
         Raises:
-            ValueError: if they are not to be had.
+            NoDataError: if they are not to be had.
+            ValueError: if they could not be made.
         """
 
 
@@ -184,7 +189,7 @@ def run_cells(
         places: where files are kept.
         workers: parallel processes, each of one thread.
         deadline: no cell is begun after this `time.monotonic()`.
-        on_done: called with a cell, its result (`None` if it failed) and the error's text.
+        on_done: called with a cell, its result (`None` if it failed or has no data) and why.
 
     Returns:
         The errors of cells that failed, one line each.
@@ -206,6 +211,9 @@ def run_cells(
                     cell = todo.pop(0)
                     try:
                         cell.prepare(places, workers)
+                    except NoDataError as error:
+                        on_done(cell, None, f"{cell.name}: {error}")
+                        continue
                     except ValueError as error:
                         fail(cell, error)
                         continue

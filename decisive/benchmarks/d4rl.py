@@ -10,12 +10,13 @@ import json
 import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import cache
 from itertools import product
 from pathlib import Path
 from typing import Any, ClassVar
 
 from decisive.benchmarks import cells
-from decisive.benchmarks.cells import TRAINING_SEEDS, Places
+from decisive.benchmarks.cells import TRAINING_SEEDS, NoDataError, Places
 from decisive.benchmarks.recipes import Recipe
 
 ROLLOUTS = 25
@@ -201,10 +202,8 @@ def find_data(task: str, download: bool = False) -> str:
         download: whether Minari may fetch them.
 
     Raises:
-        ValueError: if they are not to be had; the message says where they were looked for.
+        NoDataError: if they are not to be had; the message says where they were looked for.
     """
-    from learning.minari_store import find_minari, find_or_download
-
     root = data_root()
     reasons = []
     for source in TASKS[task].sources:
@@ -213,12 +212,23 @@ def find_data(task: str, download: bool = False) -> str:
         if not source.startswith("D4RL/"):
             reasons.append(f"no {source} in {root}")
             continue
-        try:
-            (find_or_download if download else find_minari)(source)
+        why_not = _minari(source, download)
+        if why_not is None:
             return source
-        except ValueError as error:
-            reasons.append(str(error))
-    raise ValueError(f"no data for {task}: {'; '.join(reasons)}")
+        reasons.append(why_not)
+    raise NoDataError(f"no data for {task}: {'; '.join(reasons)}")
+
+
+@cache
+def _minari(dataset: str, download: bool) -> str | None:
+    """Why a Minari data set is not to be had, or `None`; asked once, for many cells need it."""
+    from learning.minari_store import find_minari, find_or_download
+
+    try:
+        (find_or_download if download else find_minari)(dataset)
+    except ValueError as error:
+        return str(error)
+    return None
 
 
 @dataclass(frozen=True)

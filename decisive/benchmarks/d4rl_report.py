@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from decisive.benchmarks.cells import NoDataError
 from decisive.benchmarks.d4rl import PUBLISHED, TASKS, Cell, find_data
 from envs.d4rl.scores import REFERENCES
 from learning.atomic import write_file
@@ -124,7 +125,7 @@ def _shown(task: str, found: Entry | None) -> str:
 def _has_data(task: str) -> bool:
     try:
         find_data(task)
-    except ValueError:
+    except NoDataError:
         return False
     return True
 

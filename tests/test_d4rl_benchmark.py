@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from test_d4rl_data import SLIDER, write_minari_set
 from test_demonstrations import EXCERPT
 
 from decisive import cli
@@ -101,6 +102,22 @@ def test_a_cell_trains_scores_and_is_then_done(small, data, places, method):
     )
     assert result["training"]["best_score"] is None
     assert all(row["length"] == 200 for row in told["per_episode"])
+
+
+def test_a_kitchen_of_minaris_is_evaluated_with_minaris_observations(data, places, monkeypatch):
+    spec = json.dumps({"id": "FrankaKitchen-v1", "kwargs": {"tasks_to_complete": SLIDER}})
+    write_minari_set(data.parent / "sets", "D4RL/kitchen/complete-v2", spec, 59, 9, SLIDER)
+    recipe = d4rl.RECIPES["kitchen-complete-mse"]
+    train = {"steps": 3, "batch_size": 4, "holdout": 0.0, "tensorboard": False}
+    changed = replace(recipe, policy={"width": 8}, train=train)
+    monkeypatch.setitem(d4rl.RECIPES, "kitchen-complete-mse", changed)
+    monkeypatch.setattr(cells_module, "EPISODES", 1)
+    cell = Cell("kitchen-complete", "mse", 0)
+    cell.prepare(places, workers=1)
+    told = run_cell(cell, places)["results"]
+    assert told["env_options"] == {"tasks": "complete", "layout": "minari"}
+    assert told["length_mean"] == 280
+    assert told["normalized_score"] == 25 * told["return_mean"]
 
 
 def fake(returns):

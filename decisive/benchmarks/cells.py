@@ -96,6 +96,10 @@ class Cell(ABC):
             NoDataError: if there are none to be had.
         """
 
+    def data_options(self, places: Places) -> dict[str, Any]:
+        """Options of the environment that the demonstrations tell, beside those of the plan."""
+        return {}
+
     @abstractmethod
     def prepare(self, places: Places, workers: int) -> None:
         """See to it that the demonstrations are there.
@@ -152,7 +156,11 @@ def run_cell(cell: Cell, places: Places) -> dict[str, Any]:
             env=told["env"],
             policy=str(trained.folder),
             episodes=told["episodes"],
-            options={**told["options"], **told["evaluation_options"]},
+            options={
+                **told["options"],
+                **cell.data_options(places),
+                **told["evaluation_options"],
+            },
         )
         shift = cell.name.removeprefix(cell.run).replace("/", "-")
         partial = folder / f"evaluation{shift}.jsonl"

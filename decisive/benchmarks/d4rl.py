@@ -281,6 +281,13 @@ class Cell(cells.Cell):
         """The data set, wherever it lies."""
         return find_data(self.task)
 
+    def data_options(self, places: Places) -> dict[str, Any]:
+        """The layout of the kitchen's observations, which Minari's data sets tell."""
+        from learning.demonstrations import load_demonstrations
+
+        told = load_demonstrations(self.data(places)).meta.get("env_options") or {}
+        return {name: told[name] for name in ("layout",) if name in told}
+
     def prepare(self, places: Places, workers: int) -> None:
         """Find the data, or let Minari fetch them."""
         find_data(self.task, download=True)

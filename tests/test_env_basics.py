@@ -24,8 +24,11 @@ def test_every_promised_id_is_registered_once_and_calling_again_is_harmless() ->
     before = {env_id: gymnasium.spec(env_id) for env_id in envs.ENV_IDS}
     envs.register_envs()
     assert {env_id: gymnasium.spec(env_id) for env_id in envs.ENV_IDS} == before
-    names = ("Particle", "BlockPush", "BlockPushMultimodal", "BlockInsertion", "BlockSorting")
-    assert set(before) == {f"decisive/{name}-v0" for name in names}
+    ours = ("Particle", "BlockPush", "BlockPushMultimodal", "BlockInsertion", "BlockSorting")
+    d4rls = ("AdroitPen", "AdroitHammer", "AdroitDoor", "AdroitRelocate", "FrankaKitchen")
+    assert set(before) == {f"decisive/{name}-v0" for name in ours + d4rls}
+    limits = {env_id: before[env_id].max_episode_steps for env_id in envs.D4RL_IDS}
+    assert list(limits.values()) == [100, 200, 200, 200, 280]
 
 
 def test_registering_loads_no_environment_and_no_simulator() -> None:

@@ -20,6 +20,7 @@ from agents.config import PolicyConfig
 from agents.encoders import ObservationEncoder
 from agents.frame import FRAMELESS, FieldSpec, FrameReader, Pose, from_frame, to_frame
 from agents.normalization import ActionNormalizer, ObservationNormalizer
+from agents.reading import read_observation
 from agents.relations import Relations
 from agents.sampling import normal
 from agents.spec import PolicySpec
@@ -407,7 +408,7 @@ class Policy(nn.Module):
             ValueError: if a key is missing, a shape differs, a value is not finite, or the batch
                 size changed within an episode.
         """
-        observations, batched = self._read(obs)
+        observations, batched = read_observation(obs, self.spec.observation, self.device)
         with torch.inference_mode(), _evaluating(self):
             self._remember(observations)
             plan = self._plan
@@ -458,63 +459,6 @@ class Policy(nn.Module):
                     f"got {len(value)}; call reset() first"
                 )
             self._history[key] = torch.cat((before[:, 1:], value[:, None]), dim=1)
-
-    def _read(self, obs: Any) -> tuple[dict[str, Tensor], bool]:
-        """Checks an observation: tensors `(B, ...)` by key, and whether it came as a batch."""
-        shapes = self.spec.observation
-        if not isinstance(obs, Mapping):
-            if len(shapes) > 1:
-                raise ValueError(
-                    f"obs must be a mapping with the keys {', '.join(shapes)}; "
-                    f"got {type(obs).__name__}"
-                )
-            obs = {next(iter(shapes)): obs}
-        missing = [key for key in shapes if key not in obs]
-        if missing:
-            raise ValueError(
-                f"obs must have the keys {', '.join(shapes)}; {', '.join(missing)} missing"
-            )
-        tensors: dict[str, Tensor] = {}
-        sizes: dict[str, int | None] = {}
-        for key, shape in shapes.items():
-            array = _numeric(obs[key], key)
-            if array.shape == shape:
-                sizes[key] = None
-                array = array[None]
-            elif array.shape[1:] == shape and array.ndim == len(shape) + 1 and len(array):
-                sizes[key] = len(array)
-            else:
-                batch = ", ".join(map(str, ("B", *shape)))
-                raise ValueError(f"obs {key!r} must be {shape} or ({batch}); got {array.shape}")
-            if key == "pixels":
-                array = _as_uint8(array)
-            else:
-                array = np.asarray(array, dtype=np.float32)
-                if not np.isfinite(array).all():
-                    where = tuple(np.argwhere(~np.isfinite(array))[0])
-                    raise ValueError(
-                        f"obs {key!r} must be finite; entry {where[-1]} is {array[where]}"
-                    )
-            tensors[key] = torch.as_tensor(array, device=self.device)
-        if len(set(sizes.values())) > 1:
-            raise ValueError(f"all observation keys must have the same batch size; got {sizes}")
-        return tensors, next(iter(sizes.values())) is not None
-
-
-def _numeric(value: Any, key: str) -> NDArray[Any]:
-    try:
-        array = np.asarray(value)
-    except ValueError as error:
-        raise ValueError(f"obs {key!r} must be an array of numbers; {error}") from None
-    if array.dtype.kind not in "fiub":
-        raise ValueError(f"obs {key!r} must be an array of numbers; got dtype {array.dtype}")
-    return array
-
-
-def _as_uint8(array: NDArray[Any]) -> NDArray[np.uint8]:
-    if array.dtype != np.uint8:
-        raise ValueError(f"obs 'pixels' must be uint8 in [0, 255]; got dtype {array.dtype}")
-    return array
 
 
 class _evaluating:

@@ -14,6 +14,7 @@ import numpy as np
 
 from decisive.benchmarks.cells import NoDataError
 from decisive.benchmarks.d4rl import PUBLISHED, TASKS, Cell, find_data
+from decisive.benchmarks.report import page
 from envs.d4rl.scores import REFERENCES
 from learning.atomic import write_file
 
@@ -211,35 +212,11 @@ def write(results: Results, title: str, command: str, folder: Path) -> None:
 
 def markdown(results: Results, title: str, command: str) -> str:
     """The table as Markdown, with the command that fills it and the CPU time of what was run."""
-    header, rows = table(results, PUBLISHED)
-    done = [result for result in results.values() if result is not None]
-    hours = sum(result["total_cpu_seconds"] for result in done) / 3600.0
-    commits = sorted({str(result["results"]["commit"])[:12] for result in done})
-    machines = sorted({str(result["results"]["machine"]["cpu"]) for result in done})
-    lines = [
-        f"# {title}",
-        "",
-        f"`{command}`",
-        "",
-        "![Normalised scores](scores.png)",
-        "",
-        _markdown_row(header),
-        "|" + "---|" * len(header),
-        *map(_markdown_row, rows),
-        "",
-        NOTES,
-        verdict(results),
-        "",
-        f"{len(done)} of {len(results)} cells run, {hours:.2f} CPU-hours of training and "
-        f"evaluation, on {', '.join(machines) or 'no machine'}.",
-        f"Commits: {', '.join(f'`{c}`' for c in commits) or 'none'}.",
-        "",
-    ]
-    return "\n".join(lines)
-
-
-def _markdown_row(cells: Sequence[str]) -> str:
-    return "| " + " | ".join(cells) + " |"
+    picture_line = ["![Normalised scores](scores.png)", ""]
+    below = [NOTES, verdict(results), ""]
+    return page(
+        title, command, picture_line, *table(results, PUBLISHED), below, list(results.values())
+    )
 
 
 def picture(results: Results) -> bytes:

@@ -154,23 +154,47 @@ def write(results: Results, title: str, command: str, folder: Path) -> None:
 def markdown(results: Results, title: str, command: str) -> str:
     """The table as Markdown, with the command that fills it and the CPU time of what was run."""
     header, rows = table(results)
-    done = [result for result in results.values() if result is not None]
+    return page(title, command, [], header, rows, [NOTES], list(results.values()))
+
+
+def page(
+    title: str,
+    command: str,
+    above: Sequence[str],
+    header: Sequence[str],
+    rows: Sequence[Sequence[str]],
+    below: Sequence[str],
+    results: Sequence[Mapping[str, Any] | None],
+) -> str:
+    """A Markdown page around a table, of any suite.
+
+    Args:
+        title: its heading.
+        command: what fills the table.
+        above: lines before the table.
+        header: names of the columns.
+        rows: cells of the table.
+        below: lines after the table.
+        results: of every cell of the grid; `None` where it was not run.
+    """
+    done = [result for result in results if result is not None]
     hours = sum(result["total_cpu_seconds"] for result in done) / 3600.0
-    commits = sorted({str(result["results"]["commit"]) for result in done})
+    commits = sorted({str(result["results"]["commit"])[:12] for result in done})
     machines = sorted({str(result["results"]["machine"]["cpu"]) for result in done})
     lines = [
         f"# {title}",
         "",
         f"`{command}`",
         "",
+        *above,
         "| " + " | ".join(header) + " |",
         "|" + "---|" * len(header),
         *("| " + " | ".join(row) + " |" for row in rows),
         "",
-        NOTES,
+        *below,
         f"{len(done)} of {len(results)} cells run, {hours:.2f} CPU-hours of training and "
         f"evaluation (recording not counted), on {', '.join(machines) or 'no machine'}.",
-        f"Commits: {', '.join(f'`{c[:12]}`' for c in commits) or 'none'}.",
+        f"Commits: {', '.join(f'`{c}`' for c in commits) or 'none'}.",
         "",
     ]
     return "\n".join(lines)

@@ -35,6 +35,7 @@ VERBS: dict[str, Verb] = {
     "evaluate": Verb("decisive.evaluate", "run evaluation episodes: success rate and interval"),
     "benchmark": Verb("decisive.benchmark", "fill the tables of docs/results.md, resumably"),
     "data": Verb("decisive.data", "show, export and import demonstration data sets"),
+    "ros": Verb("ros_nodes.cli", "the same policy as ROS 2 nodes: doctor, demo, up"),
     "view": Verb("decisive.view", "watch an episode with the energy landscape beside it"),
 }
 

@@ -5,7 +5,7 @@ import os
 import sys
 from abc import abstractmethod
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, cast
 
@@ -159,6 +159,7 @@ class TabletopEnv(gymnasium.Env[Any, NDArray[np.float32]]):
         self._pending: deque[Array] = deque()
         self._hold = 0
         self._steps = 0
+        self._driven = 0
         self._progress = Progress(False, 0.0, 1.0)
         self._start_distance = 1.0
 
@@ -190,6 +191,49 @@ class TabletopEnv(gymnasium.Env[Any, NDArray[np.float32]]):
     ) -> Any:
         """Scripted expert for the episode that was just reset, with `act(obs, info)`."""
 
+    def _places(self) -> Sequence[int]:
+        """Bodies of the slots or zones that the state speaks of, after the blocks."""
+        return ()
+
+    # As a robot: what a node that simulates one needs.
+
+    def object_poses(self) -> dict[str, tuple[Sequence[float], Sequence[float]]]:
+        """Exact pose of everything the state speaks of.
+
+        Returns:
+            Name (`block`, `slot1`, ...) to position `(3,)` in metres and xyzw quaternion, world.
+        """
+        names = dict.fromkeys(field.name.rpartition("_")[0] for field in self._task_fields())
+        bodies = (*self.scene.blocks, *self._places())
+        pose = self.scene.client.getBasePositionAndOrientation
+        return {name: pose(body) for name, body in zip(names, bodies, strict=True)}
+
+    def drive(self, target: Array, substeps: int) -> dict[str, Any]:
+        """Drive the effector for a part of a control step; for robots in real time.
+
+        Unlike `step` it counts no steps and ends no episode.
+
+        Args:
+            target: `(2,)` commanded position at the end of the part, metres; clipped to the
+                workspace and to `MAX_LEAD` from the measured position.
+            substeps: physics steps of 1/240 s.
+
+        Returns:
+            The `info` of `step`.
+        """
+        tip = self.scene.tip()
+        for i in (0, 1):
+            goal = min(max(float(target[i]), _LOW[i]), _HIGH[i])
+            self.target[i] = tip[i] + min(max(goal - tip[i], -MAX_LEAD), MAX_LEAD)
+        self.scene.effector.command(np.array([*self.target, self._height]), substeps)
+        self.scene.step(substeps)
+        self._driven += substeps
+        if self._driven >= SUBSTEPS:
+            self._driven -= SUBSTEPS
+            self._tick()
+            self._progress = self._measure()
+        return self._info()
+
     # Gymnasium.
 
     def reset(
@@ -210,7 +254,7 @@ class TabletopEnv(gymnasium.Env[Any, NDArray[np.float32]]):
         self._place(self.np_random)
         self._vary()
         self._pending.clear()
-        self._hold = self._steps = 0
+        self._hold = self._steps = self._driven = 0
         self._progress = self._measure()
         self._start_distance = max(self._progress.distance, 1e-3)
         return self._observe(), self._info()

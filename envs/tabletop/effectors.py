@@ -58,6 +58,10 @@ class Effector(Protocol):
         """Measured `(3,)` position."""
         ...
 
+    def joints(self) -> dict[str, tuple[float, float]]:
+        """Position and velocity of every driven joint by name, in m or rad."""
+        ...
+
 
 class Cylinder:
     """A cylinder on three driven prismatic axes: exact, cheap and stiff.
@@ -149,6 +153,11 @@ class Cylinder:
         states = self._client.getJointStates(self._body, self._joints)
         return np.array([state[0] for state in states])
 
+    def joints(self) -> dict[str, tuple[float, float]]:
+        """See `Effector.joints`: the three axes."""
+        states = self._client.getJointStates(self._body, self._joints)
+        return {axis: state[:2] for axis, state in zip("xyz", states, strict=True)}
+
 
 _HOME_JOINTS = (0.0, -0.35, -0.95, 0.0, 1.30, 0.0)
 _DOWN = (1.0, 0.0, 0.0, 0.0)
@@ -175,6 +184,7 @@ class XArm6:
         n = client.getNumJoints(self._body)
         info = [client.getJointInfo(self._body, i) for i in range(n)]
         self._joints = [i for i in range(n) if info[i][2] == pybullet.JOINT_REVOLUTE]
+        self._names = [info[i][1].decode() for i in self._joints]
         names = [entry[12].decode() for entry in info]
         self._tool, self._tip = names.index("tool"), names.index("tip")
         for link in range(-1, n):
@@ -232,6 +242,11 @@ class XArm6:
         """See `Effector.position`."""
         state = self._client.getLinkState(self._body, self._tip, computeForwardKinematics=True)
         return np.array(state[4])
+
+    def joints(self) -> dict[str, tuple[float, float]]:
+        """See `Effector.joints`: `joint1` to `joint6`."""
+        states = self._client.getJointStates(self._body, self._joints)
+        return {name: state[:2] for name, state in zip(self._names, states, strict=True)}
 
 
 def _arm_urdf() -> Path:

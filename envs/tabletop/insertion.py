@@ -1,6 +1,7 @@
 """Insertion: slide a block across the table into a slot that is barely wider than the block."""
 
 import math
+from collections.abc import Sequence
 from typing import Any, ClassVar, Literal
 
 import numpy as np
@@ -96,6 +97,9 @@ class BlockInsertionEnv(TabletopEnv):
             self.scene.place(body, (slot_x, slot_y), heading)
         self.scene.place(self.scene.blocks[0], (x, y), rng.uniform(0, 2 * math.pi), BLOCK[2])
         self._held = 0
+
+    def _places(self) -> Sequence[int]:
+        return self._slot_bodies[0], self._slot_bodies[-1]
 
     def _task_fields(self) -> tuple[Field, ...]:
         fields = list(block_fields("block"))

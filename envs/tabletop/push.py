@@ -2,6 +2,7 @@
 
 import itertools
 import math
+from collections.abc import Sequence
 from typing import ClassVar, Literal
 
 import numpy as np
@@ -55,6 +56,9 @@ class BlockPushEnv(TabletopEnv):
         for body, xy in zip(self._zone_bodies, zones, strict=True):
             self.scene.place(body, xy, 0.0, 0.0002)
         self.zones = zones
+
+    def _places(self) -> Sequence[int]:
+        return self._zone_bodies
 
     def _task_fields(self) -> tuple[Field, ...]:
         if self.n_pairs == 1:

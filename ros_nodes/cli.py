@@ -1,0 +1,268 @@
+"""`decisive ros`: bring up graphs, try them, and look at the installation."""
+
+from __future__ import annotations
+
+import json
+import signal
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Annotated, Any
+
+import tyro
+
+from decisive import tables
+from decisive.arguments import Flag, OptionalFile, Settings, check_writable, parse
+from decisive.options import literal, parse_options
+from learning.atomic import write_file
+from ros_nodes.graph import GRAPHS, find_graph
+from ros_nodes.installation import require
+
+USAGE = """usage: decisive ros doctor|up|demo ...
+
+The same policy as ROS 2 nodes: a simulator or a robot, the policy, and a safety gate that is the
+only one to command it. Needs a sourced ROS 2 Jazzy, or the extra `ros` (wheels from pip).
+
+Examples:
+  decisive ros doctor
+  decisive ros demo --episodes 10
+  decisive ros up sim_insertion
+  ros2 launch decisive sim_insertion.launch.py     (with a sourced ROS 2)
+
+`decisive ros demo --help` and so on list the options; docs/ros2.md tells the rest.
+"""
+
+Parameters = Annotated[
+    tyro.conf.UseAppendAction[tuple[str, ...]],
+    tyro.conf.arg(name="param", metavar="NODE.NAME=VALUE"),
+]
+"""A parameter of a node."""
+
+
+@dataclass(frozen=True)
+class Doctor:
+    """Say which ROS 2 is here, and whether messages flow between two processes.
+
+    Sends 640x480 pictures at 30 Hz. Exit status 2 if nothing could run.
+
+    Examples:
+      decisive ros doctor
+      decisive ros doctor --json
+    """
+
+    json: Flag = False
+    """Print one JSON object instead of a table."""
+
+
+@dataclass(frozen=True)
+class Up:
+    """Start the nodes of a graph, until Ctrl-C; what `ros2 launch` does, without it.
+
+    The gate starts disarmed. Arm it when you are ready, here with --arm, or from anywhere:
+      ros2 service call /safety_gate/arm std_srvs/srv/SetBool "{data: true}"
+
+    Examples:
+      decisive ros up sim_insertion --arm
+      decisive ros up sim_insertion --param policy.checkpoint=block-insertion-mse
+    """
+
+    graph: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="NAME")]
+    """Which graph; `decisive ros up list` tells them."""
+    parameters: Parameters = ()
+    """Parameter of a node, such as safety_gate.hold=0.05; give --param once for each."""
+    arm: Flag = False
+    """Arm the gate once everything runs."""
+
+
+@dataclass(frozen=True)
+class Demo:
+    """Episodes through simulator, policy and safety gate as three processes over DDS.
+
+    In simulated time (the default) every episode must equal the direct one: the first is compared
+    step by step. In real time the robot moves by itself, and late decisions cost successes.
+
+    Examples:
+      decisive ros demo
+      decisive ros demo --episodes 10 --realtime
+      decisive ros demo --env decisive/BlockPush-v0 --policy block-push-ibc --json
+    """
+
+    env: str = "decisive/BlockInsertion-v0"
+    """Environment id; one of the tabletop."""
+    policy: str = "block-insertion-ibc"
+    """Shipped name, or a checkpoint folder."""
+    episodes: int = 50
+    """Episodes; their seeds are --seed, --seed + 1, ..."""
+    seed: int = 0
+    """Seed of the first episode."""
+    settings: Settings = ()
+    """Environment option, such as slots=2; give --set once for each."""
+    realtime: Flag = False
+    """Real time instead of simulated time."""
+    parameters: Parameters = ()
+    """Parameter of a node, such as policy.rate=20.0; give --param once for each."""
+    out: OptionalFile = None
+    """Write the results as JSON."""
+    json: Flag = False
+    """Print one JSON object instead of a table."""
+
+
+def main(argv: Sequence[str]) -> int:
+    """Run the verb."""
+    if not argv or argv[0] in ("-h", "--help"):
+        print(USAGE, end="")
+        return 0
+    verbs: dict[str, Callable[[Sequence[str]], int]] = {"doctor": _doctor, "up": _up, "demo": _demo}
+    if argv[0] not in verbs:
+        raise ValueError(f"ros needs one of {', '.join(verbs)}; got {argv[0]!r}")
+    return verbs[argv[0]](argv[1:])
+
+
+def read_parameters(words: Sequence[str]) -> dict[str, Any]:
+    """Read `NODE.name=value` words.
+
+    Raises:
+        ValueError: for a word of another form.
+    """
+    found: dict[str, Any] = {}
+    for word in words:
+        name, equals, text = word.partition("=")
+        node, dot, parameter = name.strip().partition(".")
+        if not (equals and dot and node and parameter):
+            raise ValueError(f"expected NODE.NAME=VALUE, such as policy.rate=20.0; got {word!r}")
+        found[f"{node}.{parameter}"] = literal(text)
+    return found
+
+
+def _doctor(argv: Sequence[str]) -> int:
+    arguments = parse(Doctor, argv, "ros doctor")
+    from ros_nodes import doctor
+
+    facts = doctor.facts()
+    if not facts["problem"]:
+        facts["flow"] = doctor.flow()
+        if not facts["flow"]["received"]:
+            facts["problem"] = (
+                "no message arrived from another process: is ROS_AUTOMATIC_DISCOVERY_RANGE OFF, "
+                "or /dev/shm full?"
+            )
+    if arguments.json:
+        print(json.dumps(facts, indent=2))
+    else:
+        shown = {key: value for key, value in facts.items() if key not in ("optional", "flow")}
+        shown["problem"] = facts["problem"] or "none"
+        if flow := facts.get("flow"):
+            shown["pictures 640x480"] = (
+                f"{flow['received']} of {flow['sent']} arrived, {flow['ms']} ms (median)"
+            )
+        tables.show(tables.facts_table({**shown, **facts["optional"]}, "ROS 2"))
+    return 2 if facts["problem"] else 0
+
+
+def _up(argv: Sequence[str]) -> int:
+    arguments = parse(Up, argv, "ros up")
+    if arguments.graph == "list":
+        for name, graph in GRAPHS.items():
+            print(f"{name}: {graph.doc}")
+        return 0
+    graph = find_graph(arguments.graph)
+    parameters = read_parameters(arguments.parameters)
+    unknown = {key.split(".")[0] for key in parameters} - {node.name for node in graph.nodes}
+    if unknown:
+        known = ", ".join(node.name for node in graph.nodes)
+        raise ValueError(f"{arguments.graph} has no node {', '.join(unknown)}; it has {known}")
+    require()
+    from ros_nodes.processes import Processes
+
+    ended = threading.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: ended.set())
+    processes = Processes(graph, parameters)
+    try:
+        if arguments.arm:
+            _arm(processes, ended)
+        while not ended.wait(0.2):
+            processes.check()
+    finally:
+        statuses = processes.stop()
+    return max(statuses.values(), key=abs)
+
+
+def _arm(processes: Any, ended: threading.Event) -> None:
+    from ros_nodes.operator import Operator
+
+    def check() -> None:
+        processes.check()
+        if ended.is_set():
+            raise TimeoutError("interrupted before the gate was armed")
+
+    operator = Operator(check=check)
+    try:
+        operator.arm()
+    finally:
+        operator.close()
+
+
+def _demo(argv: Sequence[str]) -> int:
+    arguments = parse(Demo, argv, "ros demo")
+    if arguments.episodes < 1 or arguments.seed < 0:
+        raise ValueError("a demo needs at least one episode and a seed that is not negative")
+    options = parse_options(arguments.env, arguments.settings)
+    parameters = read_parameters(arguments.parameters)
+    out = None if arguments.out is None else check_writable(arguments.out)
+    require()
+    from ros_nodes.demo import DemoConfig, run_demo
+
+    config = DemoConfig(
+        graph="sim_insertion" if arguments.realtime else "sim_lockstep",
+        env=arguments.env,
+        policy=arguments.policy,
+        options=options,
+        episodes=arguments.episodes,
+        seed=arguments.seed,
+        overrides=parameters,
+    )
+    answer = run_demo(config)
+    text = json.dumps(answer, indent=2)
+    if out is not None:
+        write_file(out, f"{text}\n".encode())
+    if arguments.json:
+        print(text)
+        return 0
+    rows = [
+        (name, str(arguments.episodes), tables.percent(*_rate(answer[key])), _steps(answer[key]))
+        for name, key in (("through ROS 2", "ros"), ("direct", "direct"))
+    ]
+    tables.show(
+        tables.plain_table(
+            ("episodes of", "number", "success % [95% CI]", "steps"),
+            rows,
+            f"{arguments.policy} in {arguments.env}",
+        )
+    )
+    tables.show(_verdict(answer))
+    return 0
+
+
+def _rate(summary: dict[str, Any]) -> tuple[float, list[float]]:
+    return summary["success_rate"], summary["success_ci95"]
+
+
+def _steps(summary: dict[str, Any]) -> str:
+    return f"{summary['length_mean']:.1f}"
+
+
+def _verdict(answer: dict[str, Any]) -> str:
+    gate = answer["gate"]
+    lines = [
+        f"safety gate: {gate['passed']} commands passed, {gate['changed']} changed, "
+        f"{gate['refused']} refused, {gate['stops']} stops"
+    ]
+    if parity := answer.get("parity"):
+        difference = parity["difference"]
+        shown = "differs in length" if difference is None else f"differs by {difference:.2g} m"
+        lines.append(
+            f"first episode, step by step ({parity['steps']} steps): {shown}; "
+            f"{parity['episodes_equal']} of {answer['episodes']} episodes equal"
+        )
+    return "\n".join(lines)

@@ -1,0 +1,176 @@
+"""`decisive ros demo`: simulator, policy and gate as three processes, beside direct episodes."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from decisive.episodes import Runner
+from decisive.progress import progress
+from decisive.statistics import wilson_interval
+from ros_nodes.graph import find_graph
+from ros_nodes.processes import Processes, running
+
+TOLERANCE = 1e-6
+"""Metres by which a direct episode and one through the graph may differ."""
+
+
+@dataclass(frozen=True)
+class DemoConfig:
+    """What to run.
+
+    Attributes:
+        graph: name of the graph.
+        env: environment id.
+        policy: checkpoint folder or shipped name.
+        options: environment options.
+        episodes: how many; seeds `seed`, `seed + 1`, ...
+        seed: of the first.
+        overrides: parameters of nodes, `NODE.name`.
+        direct: whether to run the same episodes without ROS.
+    """
+
+    graph: str = "sim_lockstep"
+    env: str = "decisive/BlockInsertion-v0"
+    policy: str = "block-insertion-ibc"
+    options: Mapping[str, Any] = field(default_factory=dict)
+    episodes: int = 50
+    seed: int = 0
+    overrides: Mapping[str, Any] = field(default_factory=dict)
+    direct: bool = True
+
+    @property
+    def parameters(self) -> dict[str, Any]:
+        """Parameters of all nodes."""
+        words = [f"{name}={value}" for name, value in self.options.items()]
+        return {
+            "sim_robot.env": self.env,
+            "sim_robot.set": words or [""],
+            "sim_robot.auto_reset": False,
+            "policy.checkpoint": self.policy,
+            **self.overrides,
+        }
+
+
+@contextmanager
+def isolated() -> Iterator[None]:
+    """A ROS domain of its own on this machine, unless the user has chosen one."""
+    chosen = {
+        "ROS_DOMAIN_ID": str(1 + os.getpid() % 100),
+        "ROS_AUTOMATIC_DISCOVERY_RANGE": "LOCALHOST",
+    }
+    mine = {name: value for name, value in chosen.items() if name not in os.environ}
+    os.environ.update(mine)
+    try:
+        yield
+    finally:
+        for name in mine:
+            del os.environ[name]
+
+
+def run_demo(config: DemoConfig, logs: Path | None = None) -> dict[str, Any]:
+    """Run the episodes through the graph, and without it.
+
+    Args:
+        config: what to run.
+        logs: folder for what the nodes print; a temporary one by default.
+
+    Returns:
+        A JSON object: `ros` and `direct` (`success_rate`, `success_ci95`, `per_episode`), `gate`
+        (counters of the safety gate), and `parity`: the greatest difference in metres between
+        tool paths of the first episode, with the steps compared, and how many episodes have
+        equal rows (success, score, return and length).
+    """
+    direct, direct_path = [], np.zeros((0, 2))
+    if config.direct:
+        direct, direct_path = _direct(config)
+    with tempfile.TemporaryDirectory() as scratch, isolated():
+        place = logs or Path(scratch)
+        with running(find_graph(config.graph), config.parameters, place) as processes:
+            rows, path, gate = _through(config, processes)
+    answer: dict[str, Any] = {
+        "graph": config.graph,
+        "env": config.env,
+        "policy": config.policy,
+        "episodes": config.episodes,
+        "seed": config.seed,
+        "ros": _summary(rows),
+        "gate": gate,
+    }
+    if config.direct:
+        answer["direct"] = _summary(direct)
+        if config.graph == "sim_lockstep":
+            same = sum(one == other for one, other in zip(rows, direct, strict=True))
+            answer["parity"] = {**_parity(path, direct_path), "episodes_equal": same}
+    return answer
+
+
+def _through(
+    config: DemoConfig, processes: Processes
+) -> tuple[list[dict[str, Any]], NDArray[np.float64], dict[str, Any]]:
+    """Episodes through the graph; also the tool's path in the first, and the gate's counters."""
+    from ros_nodes.operator import Operator
+
+    operator = Operator(check=processes.check)
+    rows = []
+    path: NDArray[np.float64] = np.zeros((0, 2))
+    try:
+        operator.wait_active()
+        with progress(f"{config.policy} through ROS 2", config.episodes) as meter:
+            for seed in range(config.seed, config.seed + config.episodes):
+                operator.begin_episode(seed)
+                operator.arm()
+                rows.append(operator.end_episode(seed))
+                if seed == config.seed:
+                    path = operator.tool_path()
+                meter.advance(note=f"{sum(row['success'] for row in rows)} succeeded")
+        gate = operator.report()
+    finally:
+        operator.close()
+    return rows, path, gate
+
+
+def _direct(config: DemoConfig) -> tuple[list[dict[str, Any]], NDArray[np.float64]]:
+    """The same episodes in this process."""
+    runner = Runner(config.env, config.options, config.policy)
+    path: list[NDArray[np.float64]] = []
+    try:
+        with progress(f"{config.policy} direct", config.episodes) as meter:
+            rows = []
+            for seed in range(config.seed, config.seed + config.episodes):
+                watch = None
+                if seed == config.seed:
+
+                    def watch(env: Any) -> None:
+                        path.append(env.unwrapped.scene.tip()[:2])
+
+                rows.append(runner.run(seed, watch).row())
+                meter.advance(note=f"{sum(row['success'] for row in rows)} succeeded")
+    finally:
+        runner.close()
+    return rows, np.array(path)
+
+
+def _parity(path: NDArray[np.float64], direct: NDArray[np.float64]) -> dict[str, Any]:
+    if path.shape != direct.shape:
+        return {"equal": False, "steps": [len(path) - 1, len(direct) - 1], "difference": None}
+    difference = float(np.abs(path - direct).max())
+    return {"equal": difference <= TOLERANCE, "steps": len(path) - 1, "difference": difference}
+
+
+def _summary(rows: list[dict[str, Any]]) -> dict[str, Any]:
+    successes = sum(bool(row["success"]) for row in rows)
+    return {
+        "success_rate": successes / len(rows),
+        "success_ci95": list(wilson_interval(successes, len(rows))),
+        "length_mean": float(np.mean([row["length"] for row in rows])),
+        "per_episode": rows,
+    }

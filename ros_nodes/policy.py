@@ -1,0 +1,525 @@
+"""`policy`: a checkpoint as a lifecycle node.
+
+Observations are matched in time, inference runs in a worker at the policy's rate, and setpoints are
+streamed in between. What it publishes goes to the `safety_gate`, never to a robot.
+"""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
+from geometry_msgs.msg import PoseStamped
+from numpy.typing import NDArray
+from rclpy.clock import Clock, ClockType
+from rclpy.lifecycle import LifecycleNode, TransitionCallbackReturn
+from sensor_msgs.msg import Image, JointState, TimeReference
+from std_msgs.msg import String
+from std_srvs.srv import Trigger
+
+from agents import load_policy
+from decisive.statistics import median_and_p95
+from robots.matching import (
+    REFERENCE,
+    Feature,
+    Matched,
+    Matcher,
+    default_features,
+    parse_feature,
+    pose_part,
+)
+from robots.streaming import Outcome, Reference, Segment, Worker, Workspace
+from ros_nodes import messages
+from ros_nodes.parameters import Parameter, declare
+from ros_nodes.running import (
+    COMMAND,
+    COMMAND_TYPES,
+    NEWEST,
+    RELIABLE,
+    guard_lifecycle,
+    run,
+    wait_until_sent,
+)
+
+INPUTS = {"pose": PoseStamped, "joints": JointState, "image": Image}
+OK, FAILED = TransitionCallbackReturn.SUCCESS, TransitionCallbackReturn.FAILURE
+STEADY = Clock(clock_type=ClockType.STEADY_TIME)
+
+
+PARAMETERS = (
+    Parameter("checkpoint", "block-insertion-ibc", "folder of a checkpoint, or a shipped name"),
+    Parameter("rate", 10.0, "decisions per second: the rate of the demonstrations", 0.5, 100.0),
+    Parameter("setpoint_rate", 50.0, "setpoints per second", 5.0, 500.0),
+    Parameter("command", "twist", "what is published: TwistStamped, JointTrajectory chunks or "
+              "Float64MultiArray (positions)", choices=tuple(COMMAND_TYPES)),
+    Parameter("joints", ["x", "y", "z"], "names of the axes that positions are commanded of"),
+    Parameter("height", 0.004, "commanded z in m, where positions are commanded", -1.0, 2.0),
+    Parameter("features", [""], "where each field of the observation comes from, one line "
+              "FIELD = SOURCE:TOPIC PART each; empty: as the names of the fields suggest"),
+    Parameter("workspace_low", [0.15, -0.48], "least commanded x, y in m"),
+    Parameter("workspace_high", [0.65, 0.48], "greatest commanded x, y in m"),
+    Parameter("lead", 0.04, "greatest distance in m per axis of the commanded from the measured "
+              "position", 0.001, 1.0),
+    Parameter("arrival", 0.001, "decide only once the robot is this close in m to where it was "
+              "sent, as in the demonstrations; 0 decides by the clock alone", 0.0, 0.1),
+    Parameter("patience", 0.1, "seconds to wait for that at most", 0.0, 1.0),
+    Parameter("frame", "base_link", "frame of commands and poses"),
+    Parameter("max_age", 0.1, "greatest age in s of an observation", 0.01, 5.0),
+    Parameter("max_skew", 0.05, "greatest time in s between the observations of one decision",
+              0.0, 1.0),
+    Parameter("future", 0.05, "seconds by which a stamp may lie in the future", 0.0, 1.0),
+    Parameter("lockstep", False, "decide on every new observation, for a simulator that waits"),
+    Parameter("follow_episodes", True, "reset when the topic `episode` tells of a start"),
+    Parameter("autostart", True, "configure and activate without being asked"),
+    Parameter("seed", -1, "of the policy's sampling, applied at a reset; -1 goes on as it is",
+              -1, 2**31 - 1, fixed=False),
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Job:
+    """One decision to be made.
+
+    Attributes:
+        observation: what the policy takes.
+        measured: `(2,)` position of the tool, metres.
+        oldest: stamp in nanoseconds of the oldest observation.
+        newest: of the newest.
+        reset: whether an episode begins here.
+        seed: of the sampling, where it does; None goes on.
+    """
+
+    observation: Any
+    measured: NDArray[np.float64]
+    oldest: int
+    newest: int
+    reset: bool
+    seed: int | None
+
+
+def features_of(spec: Any, lines: Sequence[str]) -> tuple[Feature, ...]:
+    """The topic-to-feature map of a policy.
+
+    Args:
+        spec: the policy's spec.
+        lines: the parameter `features`.
+
+    Raises:
+        ValueError: where lines and fields do not agree.
+    """
+    fields = (
+        [field.name for field in spec.observation_fields] if "state" in spec.observation else []
+    )
+    given = [parse_feature(line) for line in lines if line.strip()]
+    if not given:
+        return default_features(fields, "pixels" in spec.observation)
+    wanted = [*fields, *(["pixels"] if "pixels" in spec.observation else [])]
+    named = {feature.field: feature for feature in given}
+    if set(named) != set(wanted) or len(named) != len(given):
+        raise ValueError(f"features must name each of {wanted} once, got {list(named)}")
+    return tuple(named[name] for name in wanted)
+
+
+class PolicyNode(LifecycleNode):
+    """Shell around a `Policy`: messages to observations, actions to setpoints."""
+
+    def __init__(self, **options: Any) -> None:
+        """Declare the parameters and open the topics; `options` go to the base class."""
+        super().__init__("policy", **options)
+        guard_lifecycle(self)
+        declare(self, PARAMETERS)
+        self.value = {p.name: self.get_parameter(p.name).value for p in PARAMETERS}
+        self._lock = threading.RLock()
+        self._active = False
+        self._worker: Worker[Job] | None = None
+        self._reset_wanted = True
+        self._times: deque[float] = deque(maxlen=200)
+        self._counts = {"decisions": 0, "without observations": 0, "errors": 0}
+        self._segment: Segment | None = None
+        self._last: tuple[int, Any] | None = None
+        self._segment_stamp = 0
+        self._streamed = 0
+        self._diagnostics = self.create_publisher(DiagnosticArray, "/diagnostics", RELIABLE)
+        self.create_service(Trigger, "~/reset", self._on_reset)
+        if self.value["autostart"]:
+            self.create_timer(0.0, self._autostart, clock=STEADY)
+        self._entities: list[Any] = []
+
+    def _autostart(self) -> None:
+        for timer in list(self.timers):
+            if timer.callback == self._autostart:
+                self.destroy_timer(timer)
+        if self.trigger_configure() == OK:
+            self.trigger_activate()
+
+    # Lifecycle.
+
+    def on_configure(self, state: Any) -> Any:
+        """Load the checkpoint and open the topics."""
+        try:
+            self._configure()
+        except (ValueError, OSError) as error:
+            self.get_logger().error(" ".join(str(error).split()))
+            self._close()
+            return FAILED
+        return OK
+
+    def _configure(self) -> None:
+        torch.set_num_threads(1)
+        value = self.value
+        self.policy = load_policy(value["checkpoint"])
+        spec = self.policy.spec
+        if spec.action_dim != 2 or [f.name for f in spec.action_fields] != ["delta_xy"]:
+            raise ValueError(
+                f"{value['checkpoint']} does not act by displacements delta_xy; got "
+                f"{[f.name for f in spec.action_fields]} ({spec.action_dim} numbers)"
+            )
+        self.features = features_of(spec, value["features"])
+        self._reference = Reference(
+            Workspace(tuple(value["workspace_low"]), tuple(value["workspace_high"]), value["lead"])
+        )
+        self._tool = Feature("", "pose", "tool_pose", "xy")
+        used = [f for f in self.features if f.source != REFERENCE]
+        topics = {f"{f.source}:{f.topic}": f for f in [*used, self._tool]}
+        self._matcher = Matcher(list(topics), value["max_age"], value["max_skew"], value["future"])
+        self._output = self.create_lifecycle_publisher(
+            COMMAND_TYPES[value["command"]], "policy/command", COMMAND
+        )
+        self._beats = self.create_lifecycle_publisher(TimeReference, "policy/inference", COMMAND)
+        quality = RELIABLE if value["lockstep"] else NEWEST
+        for key, feature in topics.items():
+            self._entities.append(
+                self.create_subscription(
+                    INPUTS[feature.source], feature.topic, self._reader(key, feature), quality
+                )
+            )
+        if value["follow_episodes"]:
+            self._entities.append(
+                self.create_subscription(String, "episode", self._on_episode, RELIABLE)
+            )
+
+    def on_activate(self, state: Any) -> Any:
+        """Start deciding."""
+        super().on_activate(state)
+        with self._lock:
+            self._start_anew()
+            self._worker = Worker(self._infer, self._deliver)
+            self._active = True
+        self._timers_of_activity = [self.create_timer(1.0, self._report, clock=STEADY)]
+        if not self.value["lockstep"]:
+            # By the clock, or looking often for the moment at which the robot has arrived.
+            often = 2 * self.value["setpoint_rate"]
+            for rate, callback in (
+                (often if self.value["arrival"] else self.value["rate"], self._decide),
+                (self.value["setpoint_rate"], self._stream),
+            ):
+                timer = self.create_timer(1.0 / rate, callback, clock=STEADY)
+                self._timers_of_activity.append(timer)
+        return OK
+
+    def on_deactivate(self, state: Any) -> Any:
+        """Stop deciding, and say so with a last setpoint."""
+        self._halt()
+        return super().on_deactivate(state)
+
+    def on_cleanup(self, state: Any) -> Any:
+        """Close the topics."""
+        self._close()
+        return OK
+
+    def on_shutdown(self, state: Any) -> Any:
+        """End."""
+        self._halt()
+        self._close()
+        return OK
+
+    def _halt(self) -> bool:
+        """Stop streaming; whether the worker has ended."""
+        with self._lock:
+            was_active, self._active = self._active, False
+            self._segment = None
+            worker, self._worker = self._worker, None
+        if not was_active:
+            return True
+        for timer in self._timers_of_activity:
+            self.destroy_timer(timer)
+        if self.value["command"] == "twist":
+            self._output.publish(self._twist(np.zeros(2), self.get_clock().now().to_msg()))
+            wait_until_sent(self._output)
+        return worker.close() if worker is not None else True
+
+    def _close(self) -> None:
+        for entity in self._entities:
+            self.destroy_subscription(entity)
+        self._entities.clear()
+        for name in ("_output", "_beats"):
+            publisher = self.__dict__.pop(name, None)
+            if publisher is not None:
+                self.destroy_lifecycle_publisher(publisher)
+
+    def finish(self) -> bool:
+        """Send a last setpoint, and end the worker."""
+        return self._halt()
+
+    # Observations.
+
+    def _reader(self, key: str, feature: Feature) -> Any:
+        def read(message: Any) -> None:
+            if not self._active:
+                return
+            now = self.get_clock().now().nanoseconds
+            try:
+                taken = self._value(message, feature)
+            except ValueError as error:
+                self._count("malformed")
+                self.get_logger().warning(f"{feature.topic}: {error}", throttle_duration_sec=1.0)
+                return
+            stamp = messages.nanoseconds(message.header.stamp)
+            with self._lock:
+                fresh = self._matcher.add(key, stamp, taken, now)
+            if self.value["lockstep"]:
+                if fresh:
+                    self._decide()
+                elif self._last is not None and self._last[0] == stamp:
+                    self._output.publish(self._last[1])  # asked again: answer again
+
+        return read
+
+    def _value(self, message: Any, feature: Feature) -> Any:
+        if feature.source == "pose":
+            return messages.pose_arrays(message)
+        if feature.source == "joints":
+            return messages.joint_positions(message, feature.part.split(","))
+        image = messages.image_array(message)
+        wanted = tuple(self.policy.spec.observation["pixels"])
+        if image.shape != wanted:
+            raise ValueError(f"the policy sees pictures of {wanted}, got {image.shape}")
+        return image.copy()
+
+    def _decide(self) -> None:
+        """Hand a new decision to the worker, if there are new observations."""
+        with self._lock:
+            if not self._active or self._worker is None or not self._due():
+                return
+            matched = self._matcher.match(self.get_clock().now().nanoseconds)
+            if matched is None:
+                self._counts["without observations"] += 1
+                return
+            measured = matched.values["pose:tool_pose"][0][:2].copy()
+            if not self._arrived(measured, matched.oldest):
+                return
+            if not self._reference.started:
+                self._reference.start(measured)
+            seed = self.get_parameter("seed").value
+            job = Job(
+                self._observation(matched),
+                measured,
+                matched.oldest,
+                matched.newest,
+                self._reset_wanted,
+                seed if seed >= 0 else None,
+            )
+            self._reset_wanted = False
+            self._worker.submit(job)
+
+    def _due(self) -> bool:
+        """Whether the last decision has been carried out, as far as it depends on time."""
+        if self.value["lockstep"] or not self.value["arrival"]:
+            return True
+        assert self._worker is not None
+        if self._worker.busy:
+            return False
+        return self._segment is None or self._segment.over(time.monotonic_ns(), grace=0.0)
+
+    def _arrived(self, measured: NDArray[np.float64], stamp: int) -> bool:
+        """Whether the robot is where it was sent, or has been waited for long enough."""
+        segment = self._segment
+        if self.value["lockstep"] or not self.value["arrival"] or segment is None:
+            return True
+        if segment.over(time.monotonic_ns(), grace=self.value["patience"]):
+            return True
+        seen = time.monotonic_ns() - (self.get_clock().now().nanoseconds - stamp)
+        distance = float(np.abs(segment.end - measured).max())
+        return segment.over(seen, grace=0.0) and distance <= self.value["arrival"]
+
+    def _observation(self, matched: Matched) -> Any:
+        state: list[float] = []
+        pixels = None
+        for feature in self.features:
+            if feature.source == REFERENCE:
+                state += self._reference.position.tolist()
+                continue
+            value = matched.values[f"{feature.source}:{feature.topic}"]
+            if feature.source == "pose":
+                state += pose_part(feature.part, *value)
+            elif feature.source == "joints":
+                state += value.tolist()
+            else:
+                pixels = value
+        if pixels is None:
+            return {"state": np.array(state, dtype=np.float32)}
+        return {"state": np.array(state, dtype=np.float32), "pixels": pixels}
+
+    # Inference, in the worker's thread.
+
+    def _infer(self, job: Job) -> NDArray[np.float32]:
+        if job.reset:
+            self.policy.reset(job.seed)
+        return self.policy.act(job.observation)
+
+    def _deliver(self, outcome: Outcome[Job]) -> None:
+        job = outcome.job
+        with self._lock:
+            if not self._active or self._worker is None or outcome.epoch != self._worker.epoch:
+                return
+            if outcome.error is not None:
+                self._count("errors")
+                self.get_logger().error(str(outcome.error), throttle_duration_sec=1.0)
+                return
+            self._count("decisions")
+            self._times.append(outcome.seconds * 1e3)
+            self._beats.publish(self._beat(job))
+            if self.value["lockstep"]:
+                self._answer(job, outcome.result)
+            else:
+                self._go(job, outcome.result)
+
+    def _answer(self, job: Job, action: NDArray[np.float32]) -> None:
+        """In lockstep: the whole displacement, under the stamp of its observation."""
+        self._reference.move(action, job.measured)
+        velocity = action.astype(np.float64) * self.value["rate"]
+        message = self._twist(velocity, messages.stamp_of(job.newest))
+        self._last = (job.newest, message)
+        self._output.publish(message)
+
+    def _go(self, job: Job, action: NDArray[np.float32]) -> None:
+        """In real time: the way to the new commanded position."""
+        now = time.monotonic_ns()
+        start = self._reference.position.copy()
+        if self._segment is not None:
+            start = self._segment.position(now)
+        end = self._reference.move(action, job.measured)
+        self._segment = Segment(start, end, now, 1.0 / self.value["rate"])
+        if self.value["command"] == "trajectory":
+            self._output.publish(self._chunk(self._segment))
+        elif time.monotonic_ns() - self._streamed > 0.5e9 / self.value["setpoint_rate"]:
+            self._stream()  # else the timer does in a moment; two at once would be a jerk
+
+    def _chunk(self, segment: Segment) -> Any:
+        """The whole way as positions with increasing times, for a trajectory controller."""
+        n = max(round(segment.duration * self.value["setpoint_rate"]), 1)
+        times = segment.duration * np.arange(1, n + 1) / n
+        places = [segment.position(segment.begin + round(t * 1e9)) for t in times]
+        return messages.trajectory_message(
+            self.value["joints"],
+            np.array([self._axes(place) for place in places]),
+            times,
+            messages.stamp_of(0),
+        )
+
+    def _axes(self, place: NDArray[np.float64]) -> list[float]:
+        return [*place.tolist(), self.value["height"]]
+
+    # Setpoints.
+
+    def _stream(self) -> None:
+        """The setpoint of this moment."""
+        with self._lock:
+            if not self._active or self._segment is None:
+                return
+            now = self._streamed = time.monotonic_ns()
+            if self._segment.over(now, grace=1.5 / self.value["rate"]):
+                # Nothing new for long: what follows is no decision, and the gate shall know.
+                self._segment = None
+                return
+            if self.value["command"] == "trajectory":
+                return
+            if self.value["command"] == "positions":
+                axes = self._axes(self._segment.position(now))
+                self._output.publish(messages.multi_array(axes))
+                return
+            stamp = self.get_clock().now()
+            if stamp.nanoseconds <= self._segment_stamp:
+                return
+            self._segment_stamp = stamp.nanoseconds
+            velocity = self._segment.velocity(now)
+            self._output.publish(self._twist(velocity, stamp.to_msg()))
+
+    def _twist(self, velocity: NDArray[np.float64], stamp: Any) -> Any:
+        linear = np.array([velocity[0], velocity[1], 0.0])
+        return messages.twist_message(linear, np.zeros(3), stamp, self.value["frame"])
+
+    def _beat(self, job: Job) -> Any:
+        message = TimeReference(time_ref=messages.stamp_of(job.oldest), source="policy")
+        message.header.stamp = messages.stamp_of(job.newest)
+        return message
+
+    # Resets and reports.
+
+    def _start_anew(self) -> None:
+        self._reset_wanted = True
+        self._segment, self._last = None, None
+        self._reference.clear()
+        self._matcher.clear(keep_last=True)
+        if self._worker is not None:
+            self._worker.advance()
+
+    def _on_reset(self, request: Any, response: Any) -> Any:
+        with self._lock:
+            if not self._active:
+                response.success, response.message = False, "the policy is not active"
+                return response
+            self._start_anew()
+        response.success, response.message = True, "the next observation starts an episode"
+        return response
+
+    def _on_episode(self, message: Any) -> None:
+        try:
+            start = json.loads(message.data).get("event") == "start"
+        except (ValueError, AttributeError):
+            return
+        with self._lock:
+            if start and self._active:
+                self._start_anew()
+
+    def _count(self, name: str) -> None:
+        self._counts[name] = self._counts.get(name, 0) + 1
+
+    def _report(self) -> None:
+        with self._lock:
+            counts = {**self._counts, **self._matcher.rejected}
+            times = list(self._times)
+            if self._worker is not None:
+                counts["replaced"] = self._worker.replaced
+                counts["stale"] = self._worker.stale
+        pairs: dict[str, Any] = dict(counts)
+        if times:
+            pairs["inference ms p50"], pairs["inference ms p95"] = (
+                f"{ms:.2f}" for ms in median_and_p95(times)
+            )
+        status = DiagnosticStatus(
+            level=DiagnosticStatus.OK if times else DiagnosticStatus.WARN,
+            name="policy",
+            message=f"{counts['decisions']} decisions",
+            values=[KeyValue(key=key, value=str(value)) for key, value in pairs.items()],
+        )
+        report = DiagnosticArray(status=[status])
+        report.header.stamp = self.get_clock().now().to_msg()
+        self._diagnostics.publish(report)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the node."""
+    return run(PolicyNode, argv)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

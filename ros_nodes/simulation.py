@@ -1,0 +1,145 @@
+"""A tabletop environment as a robot: positions in, joints and poses out. Knows no ROS."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any, cast
+
+import numpy as np
+from numpy.typing import NDArray
+
+from decisive.options import make_env
+from envs.tabletop.base import TabletopEnv
+from envs.tabletop.scene import CONTROL_HZ, PHYSICS_HZ
+
+Array = NDArray[np.float64]
+PERIOD = 1.0 / CONTROL_HZ
+"""Seconds of a control step."""
+POINTING_DOWN = (1.0, 0.0, 0.0, 0.0)
+"""Orientation (xyzw) of the tool, whose z axis points at the table."""
+
+
+class SimulatedRobot:
+    """An environment that is stepped by displacements, or driven in parts of a step."""
+
+    def __init__(self, env_id: str, options: Mapping[str, Any], stream: str = "evaluate") -> None:
+        """Build the environment.
+
+        Raises:
+            ValueError: for one that is not a tabletop, or takes whole pushes.
+        """
+        env = make_env(env_id, {**options, "observation": "state"})
+        if not isinstance(env.unwrapped, TabletopEnv) or env.unwrapped.control != "delta":
+            env.close()
+            raise ValueError(
+                f"sim_robot simulates the tabletop environments with control=delta, not {env_id} "
+                f"with {dict(options)}"
+            )
+        self.env = env
+        self.table = cast(TabletopEnv, env.unwrapped)
+        self._stream = stream
+        self.seed = -1
+        self._rewards = 0.0
+        self._steps = 0
+        self._driven = 0
+        self._info: dict[str, Any] = {}
+        self.done = True
+        """Whether the episode is over, or none has begun."""
+
+    def reset(self, seed: int) -> None:
+        """Start the episode of a seed."""
+        options = None if self._stream == "evaluate" else {"stream": self._stream}
+        _, self._info = self.env.reset(seed=seed, options=options)
+        self.seed, self._rewards, self._steps, self._driven = seed, 0.0, 0, 0
+        self.done = False
+
+    def step(self, velocity: Array) -> None:
+        """One control step of 0.1 s.
+
+        Args:
+            velocity: `(2,)` metres per second. Times 0.1 s and rounded to float32 it is, to the
+                last bit, the displacement that a policy decided on.
+        """
+        action = (np.asarray(velocity) * PERIOD).astype(np.float32)
+        _, reward, terminated, truncated, self._info = self.env.step(action)
+        self._rewards += float(reward)
+        self._steps += 1
+        self.done = terminated or truncated
+
+    def drive(self, target: Array, substeps: int) -> None:
+        """A part of a control step; see `TabletopEnv.drive`. Ends the episode as `step` would."""
+        self._info = self.table.drive(target, substeps)
+        self._driven += substeps
+        self._steps = int(self._driven * CONTROL_HZ / PHYSICS_HZ)
+        late = self._steps >= self.table._episode_limit()
+        self.done = bool(self._info["success"]) or late
+
+    def result(self) -> dict[str, Any]:
+        """What the episode has come to."""
+        return {
+            "seed": self.seed,
+            "success": bool(self._info.get("success", False)),
+            "score": float(self._info.get("score", 0.0)),
+            "return": self._rewards,
+            "length": self._steps,
+        }
+
+    def tool(self) -> tuple[Array, tuple[float, ...]]:
+        """Position `(3,)` in metres and orientation xyzw of the tool's tip."""
+        return self.table.scene.tip(), POINTING_DOWN
+
+    def close(self) -> None:
+        """Close the environment."""
+        self.env.close()
+
+
+class Setpoint:
+    """What a robot in real time was last told, and what that means now."""
+
+    def __init__(self, timeout: float) -> None:
+        """Nothing yet.
+
+        Args:
+            timeout: seconds after which a velocity counts no more.
+        """
+        self._timeout = timeout
+        self._velocity: Array | None = None
+        self._at = -math.inf
+        self._points: tuple[Array, Array] | None = None  # times, positions
+
+    def clear(self) -> None:
+        """Forget it."""
+        self._velocity, self._points = None, None
+
+    def velocity(self, velocity: Array, now: float) -> None:
+        """Move at `(2,)` m/s from now on."""
+        self._velocity, self._points, self._at = velocity, None, now
+
+    def trajectory(self, positions: Array, times: Array, now: float) -> None:
+        """Go through `(T, 2)` positions in metres, `(T,)` seconds from now."""
+        self._velocity, self._points, self._at = None, (times, positions), now
+
+    def target(self, present: Array, now: float, dt: float) -> Array:
+        """`(2,)` commanded position at `now + dt`.
+
+        Args:
+            present: `(2,)` commanded position now.
+            now: seconds.
+            dt: seconds.
+        """
+        if self._velocity is not None:
+            if now - self._at > self._timeout or not np.isfinite(self._velocity).all():
+                return present
+            return present + self._velocity * dt
+        if self._points is None:
+            return present
+        times, positions = self._points
+        at = now + dt - self._at
+        if at >= times[-1]:
+            return positions[-1]
+        starts, places = np.r_[0.0, times], np.vstack([present, positions])
+        if at < times[0]:  # on the way from here to the first point
+            share = dt / max(times[0] - (now - self._at), dt)
+            return present + share * (positions[0] - present)
+        return np.array([np.interp(at, starts, places[:, i]) for i in range(2)])

@@ -36,13 +36,42 @@ class Graph:
         doc: one line for people.
         config: file in `config/` with their parameters.
         nodes: the nodes.
+        calibration: a second file there, of what was measured in this very cell; its values win.
     """
 
     doc: str
     config: str
     nodes: tuple[NodeSpec, ...]
+    calibration: str = ""
+
+    def files(self) -> tuple[str, ...]:
+        """Names of the parameter files in `config/`, in the order of their reading."""
+        return tuple(name for name in (self.config, self.calibration) if name)
 
 
+def _arm(doc: str, kind: str, command: str, tool: str) -> Graph:
+    """A robot: the same three nodes, whatever takes the commands.
+
+    Args:
+        doc: one line for people.
+        kind: of commands, as in the name of the parameter file.
+        command: topic of the controller.
+        tool: topic of the tool's pose.
+    """
+    pose = {"tool_pose": tool}
+    return Graph(
+        doc,
+        f"hardware_{kind}.yaml",
+        (
+            NodeSpec("object_poses"),
+            NodeSpec("policy", pose),
+            NodeSpec("safety_gate", {"robot/command": command, **pose}),
+        ),
+        calibration="camera.yaml",
+    )
+
+
+_TCP = "tcp_pose_broadcaster/pose"
 _TRIO = (NodeSpec("sim_robot"), NodeSpec("policy"), NodeSpec("safety_gate"))
 
 GRAPHS: dict[str, Graph] = {
@@ -52,6 +81,18 @@ GRAPHS: dict[str, Graph] = {
     ),
     "sim_lockstep": Graph(
         "the same in simulated time, step by step: repeatable", "sim_lockstep.yaml", _TRIO
+    ),
+    "hardware_servo": _arm(
+        "an arm by MoveIt Servo: velocities of the tool", "servo", "servo_node/delta_twist_cmds",
+        _TCP,
+    ),
+    "hardware_trajectory": _arm(
+        "axes x, y, z by a joint trajectory controller: chunks of positions", "trajectory",
+        "joint_trajectory_controller/joint_trajectory", _TCP,
+    ),
+    "hardware_positions": _arm(
+        "axes x, y, z by a forward position controller", "positions",
+        "forward_position_controller/commands", _TCP,
     ),
 }  # fmt: skip
 
@@ -86,6 +127,11 @@ def find_graph(name: str) -> Graph:
     return GRAPHS[name]
 
 
+def enclave(node: NodeSpec) -> str:
+    """Name under which ROS 2's security knows the node."""
+    return f"/decisive/{node.name}"
+
+
 def command_line(node: NodeSpec, graph: Graph, overrides: Mapping[str, Any]) -> list[str]:
     """The command that runs one node of a graph.
 
@@ -95,14 +141,18 @@ def command_line(node: NodeSpec, graph: Graph, overrides: Mapping[str, Any]) -> 
         overrides: parameters to change: of this node by name, or `NODE.name` of another, which is
             left alone here.
     """
-    words = [sys.executable, "-m", f"ros_nodes.{node.name}", "--ros-args"]
-    words += ["--params-file", str(share(f"config/{graph.config}"))]
+    words = [sys.executable, "-m", "ros_nodes.start", node.name, "--ros-args"]
+    # Without security a name and no more; config/sros2_policy.xml says what it may do.
+    words += ["--enclave", enclave(node)]
+    for name in graph.files():
+        words += ["--params-file", str(share(f"config/{name}"))]
     for name, value in node.remap.items():
         words += ["-r", f"{name}:={value}"]
     for key, value in overrides.items():
         owner, _, name = key.rpartition(".")
         if owner in ("", node.name):
-            words += ["-p", f"{name}:={_yaml(value)}"]
+            # With the node's name: a bare `-p name:=value` loses against `/**/node` of a file.
+            words += ["-p", f"{node.name}:{name}:={_yaml(value)}"]
     return words
 
 
@@ -111,18 +161,24 @@ def _yaml(value: Any) -> str:
         return str(value).lower()
     if isinstance(value, list | tuple):
         return f"[{', '.join(map(_yaml, value))}]"
-    return f"'{value}'" if isinstance(value, str) and ("=" in value or not value) else str(value)
+    if isinstance(value, str):
+        # Always quoted: ROS takes a bare y, on or no for a boolean, and a joint may be called y.
+        return "'" + value.replace("'", "''") + "'"
+    return str(value)
+
+
+def defaults() -> dict[str, str]:
+    """Environment variables that the nodes run with unless the user has set others."""
+    return {
+        "FASTRTPS_DEFAULT_PROFILES_FILE": str(share("config/fastdds.xml")),
+        "OMP_NUM_THREADS": "1",
+        # So that lines of children appear when they are written.
+        "PYTHONUNBUFFERED": "1",
+    }
 
 
 def environment(base: Mapping[str, str] | None = None) -> dict[str, str]:
-    """Environment variables for the nodes: the Fast DDS profile, one thread, sources importable.
-
-    A profile that the user has set stays.
-    """
-    env = dict(os.environ if base is None else base)
-    env.setdefault("FASTRTPS_DEFAULT_PROFILES_FILE", str(share("config/fastdds.xml")))
-    env.setdefault("OMP_NUM_THREADS", "1")
+    """Environment variables for the nodes: `defaults`, and the sources importable."""
+    env = defaults() | dict(os.environ if base is None else base)
     env["PYTHONPATH"] = os.pathsep.join(filter(None, (str(ROOT), env.get("PYTHONPATH"))))
-    # So that lines of children appear when they are written.
-    env["PYTHONUNBUFFERED"] = "1"
     return env

@@ -23,6 +23,9 @@ from ros_nodes.running import LATCHED, RELIABLE
 
 T = TypeVar("T")
 
+ASK_AGAIN = 2.0
+"""Seconds without an answer after which a service is called again."""
+
 
 class Operator:
     """Calls the services of a graph and waits for answers. All waits end in `TimeoutError`."""
@@ -92,14 +95,27 @@ class Operator:
         self.spin_until(lambda: time.monotonic() > end, seconds + 1.0, "a moment")
 
     def call(self, kind: Any, name: str, request: Any, seconds: float = 30.0) -> Any:
-        """Call a service, waiting for it to appear."""
+        """Call a service, waiting for it to appear.
+
+        Asks again after a while: of a server that was killed, DDS goes on telling for 20 s that it
+        is there.
+        """
         client = self._clients.get(name)
         if client is None:
             client = self._clients[name] = self.node.create_client(kind, name)
         self.spin_until(client.service_is_ready, seconds, f"the service {name}")
-        future = client.call_async(request)
-        self.spin_until(future.done, seconds, f"an answer of {name}")
-        return future.result()
+        end = time.monotonic() + seconds
+        while True:
+            future = client.call_async(request)
+            try:
+                left = max(end - time.monotonic(), 0.1)
+                self.spin_until(future.done, min(ASK_AGAIN, left), f"an answer of {name}")
+            except TimeoutError:
+                client.remove_pending_request(future)
+                if time.monotonic() > end:
+                    raise
+                continue
+            return future.result()
 
     def set_parameter(self, node: str, name: str, value: Any) -> None:
         """Set a parameter of a node.

@@ -54,6 +54,9 @@ OK, FAILED = TransitionCallbackReturn.SUCCESS, TransitionCallbackReturn.FAILURE
 STEADY = Clock(clock_type=ClockType.STEADY_TIME)
 
 
+STALE_PERIODS = 2.5
+"""Periods after which the result of an inference is no longer about the present."""
+
 PARAMETERS = (
     Parameter("checkpoint", "block-insertion-ibc", "folder of a checkpoint, or a shipped name"),
     Parameter("rate", 10.0, "decisions per second: the rate of the demonstrations", 0.5, 100.0),
@@ -142,11 +145,12 @@ class PolicyNode(LifecycleNode):
         self._worker: Worker[Job] | None = None
         self._reset_wanted = True
         self._times: deque[float] = deque(maxlen=200)
-        self._counts = {"decisions": 0, "without observations": 0, "errors": 0}
+        self._counts = {"decisions": 0, "errors": 0}
         self._segment: Segment | None = None
         self._last: tuple[int, Any] | None = None
         self._segment_stamp = 0
         self._streamed = 0
+        self._next = 0  # steady time of the next decision, where the clock alone decides
         self._diagnostics = self.create_publisher(DiagnosticArray, "/diagnostics", RELIABLE)
         self.create_service(Trigger, "~/reset", self._on_reset)
         if self.value["autostart"]:
@@ -215,14 +219,8 @@ class PolicyNode(LifecycleNode):
             self._active = True
         self._timers_of_activity = [self.create_timer(1.0, self._report, clock=STEADY)]
         if not self.value["lockstep"]:
-            # By the clock, or looking often for the moment at which the robot has arrived.
-            often = 2 * self.value["setpoint_rate"]
-            for rate, callback in (
-                (often if self.value["arrival"] else self.value["rate"], self._decide),
-                (self.value["setpoint_rate"], self._stream),
-            ):
-                timer = self.create_timer(1.0 / rate, callback, clock=STEADY)
-                self._timers_of_activity.append(timer)
+            period = 1.0 / self.value["setpoint_rate"]
+            self._timers_of_activity.append(self.create_timer(period, self._stream, clock=STEADY))
         return OK
 
     def on_deactivate(self, state: Any) -> Any:
@@ -241,20 +239,21 @@ class PolicyNode(LifecycleNode):
         self._close()
         return OK
 
-    def _halt(self) -> bool:
-        """Stop streaming; whether the worker has ended."""
+    def _halt(self) -> None:
+        """Stop streaming and end the worker."""
         with self._lock:
             was_active, self._active = self._active, False
             self._segment = None
             worker, self._worker = self._worker, None
         if not was_active:
-            return True
+            return
         for timer in self._timers_of_activity:
             self.destroy_timer(timer)
         if self.value["command"] == "twist":
             self._output.publish(self._twist(np.zeros(2), self.get_clock().now().to_msg()))
             wait_until_sent(self._output)
-        return worker.close() if worker is not None else True
+        if worker is not None:
+            worker.close()
 
     def _close(self) -> None:
         for entity in self._entities:
@@ -265,9 +264,9 @@ class PolicyNode(LifecycleNode):
             if publisher is not None:
                 self.destroy_lifecycle_publisher(publisher)
 
-    def finish(self) -> bool:
+    def finish(self) -> None:
         """Send a last setpoint, and end the worker."""
-        return self._halt()
+        self._halt()
 
     # Observations.
 
@@ -285,11 +284,10 @@ class PolicyNode(LifecycleNode):
             stamp = messages.nanoseconds(message.header.stamp)
             with self._lock:
                 fresh = self._matcher.add(key, stamp, taken, now)
-            if self.value["lockstep"]:
-                if fresh:
-                    self._decide()
-                elif self._last is not None and self._last[0] == stamp:
-                    self._output.publish(self._last[1])  # asked again: answer again
+            if fresh:
+                self._decide()  # at once: waiting for a timer would only make it older
+            elif self._last is not None and self._last[0] == stamp:
+                self._output.publish(self._last[1])  # in lockstep, asked again: answer again
 
         return read
 
@@ -311,7 +309,6 @@ class PolicyNode(LifecycleNode):
                 return
             matched = self._matcher.match(self.get_clock().now().nanoseconds)
             if matched is None:
-                self._counts["without observations"] += 1
                 return
             measured = matched.values["pose:tool_pose"][0][:2].copy()
             if not self._arrived(measured, matched.oldest):
@@ -329,15 +326,21 @@ class PolicyNode(LifecycleNode):
             )
             self._reset_wanted = False
             self._worker.submit(job)
+            # The rate is kept on average; what was missed is not made up for.
+            now, period = time.monotonic_ns(), round(1e9 / self.value["rate"])
+            self._next = self._next + period if now < self._next + period else now + period
 
     def _due(self) -> bool:
-        """Whether the last decision has been carried out, as far as it depends on time."""
-        if self.value["lockstep"] or not self.value["arrival"]:
+        """Whether it is time for a decision."""
+        if self.value["lockstep"]:
             return True
-        assert self._worker is not None
-        if self._worker.busy:
-            return False
-        return self._segment is None or self._segment.over(time.monotonic_ns(), grace=0.0)
+        now = time.monotonic_ns()
+        if self.value["arrival"]:  # once the last one has been carried out
+            assert self._worker is not None
+            if self._worker.busy:
+                return False
+            return self._segment is None or self._segment.over(now, grace=0.0)
+        return now >= self._next
 
     def _arrived(self, measured: NDArray[np.float64], stamp: int) -> bool:
         """Whether the robot is where it was sent, or has been waited for long enough."""
@@ -383,6 +386,14 @@ class PolicyNode(LifecycleNode):
             if outcome.error is not None:
                 self._count("errors")
                 self.get_logger().error(str(outcome.error), throttle_duration_sec=1.0)
+                return
+            age = self.get_clock().now().nanoseconds - job.oldest
+            if not self.value["lockstep"] and age > STALE_PERIODS * 1e9 / self.value["rate"]:
+                self._count("too slow")
+                self.get_logger().warning(
+                    f"a decision came {age / 1e6:.0f} ms after its observations and is dropped",
+                    throttle_duration_sec=1.0,
+                )
                 return
             self._count("decisions")
             self._times.append(outcome.seconds * 1e3)

@@ -80,12 +80,13 @@ def run(make: Callable[[], Any], argv: Sequence[str] | None = None) -> int:
     """Run a node until SIGINT, SIGTERM or SIGHUP.
 
     Args:
-        make: builds the node. It may have a method `finish() -> bool`, called once while messages
-            still get out: it stops the robot, ends threads, and says whether all have ended.
+        make: builds the node. It may have a method `finish()`, called once while messages still
+            get out: it stops the robot and ends threads.
         argv: command line with `--ros-args`; that of the process by default.
 
     Returns:
-        Exit status: 0 after a signal, 2 after one line about bad parameters.
+        Exit status 2, after one line about bad parameters; after a signal the process ends here,
+        with status 0.
     """
     ended = threading.Event()
     for number in SIGNALS:
@@ -104,15 +105,15 @@ def run(make: Callable[[], Any], argv: Sequence[str] | None = None) -> int:
     # From here on a second Ctrl-C (a terminal and a launcher both send one) changes nothing.
     for number in SIGNALS:
         signal.signal(number, signal.SIG_IGN)
-    clean = _finish(node)
+    _finish(node)
     executor.shutdown(timeout_sec=0.2)
     node.destroy_node()
     rclpy.try_shutdown()
-    if not clean:  # a thread hangs in an inference; Python would wait for it, or crash
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(0)
-    return 0
+    sys.stdout.flush()
+    sys.stderr.flush()
+    # Python would take a second to tear torch down, and would wait for, or crash over, a thread
+    # that hangs in an inference. Everything that matters has been done.
+    os._exit(0)
 
 
 def _spin(executor: SingleThreadedExecutor, node: Node, ended: threading.Event) -> None:
@@ -128,15 +129,13 @@ def _spin(executor: SingleThreadedExecutor, node: Node, ended: threading.Event) 
             node.get_logger().error(f"{type(error).__name__}: {error}\n{trace}")
 
 
-def _finish(node: Any) -> bool:
+def _finish(node: Any) -> None:
     finish = getattr(node, "finish", None)
-    if finish is None:
-        return True
     try:
-        return bool(finish())
+        if finish is not None:
+            finish()
     except Exception as error:
         print(f"decisive: while ending: {error}", file=sys.stderr)
-        return False
 
 
 def guard_lifecycle(node: Any) -> None:

@@ -304,7 +304,7 @@ class SafetyGate(Node):
         report.header.stamp = self.get_clock().now().to_msg()
         self._diagnostics.publish(report)
 
-    def finish(self) -> bool:
+    def finish(self) -> None:
         """Stop the robot and end the watchdog."""
         self._ended.set()
         self._watchdog.join(0.5)
@@ -313,7 +313,6 @@ class SafetyGate(Node):
         if moved:
             self._stop()
             wait_until_sent(self._output)
-        return not self._watchdog.is_alive()
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -245,13 +245,12 @@ class SimRobot(Node):
             messages.camera_info(ROBOT_CAMERA.matrix, rgb.shape[:2], stamp, CAMERA_FRAME)
         )
 
-    def finish(self) -> bool:
+    def finish(self) -> None:
         """End the physics."""
         self._ended.set()
         if self._thread is not None:
             self._thread.join(1.0)
         self.robot.close()
-        return self._thread is None or not self._thread.is_alive()
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -1,0 +1,40 @@
+"""Starts a node: `python -m ros_nodes.start policy --ros-args ...`, or `ros2 run decisive policy`.
+
+A signal ends it with status 0 also while it is still loading: torch alone takes seconds.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import signal
+import sys
+
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+
+def start(name: str) -> int:
+    """Load the module of a node and run it on the words after its name."""
+    for number in SIGNALS:
+        signal.signal(number, lambda *_: os._exit(0))
+    result: int = importlib.import_module(f"ros_nodes.{name}").main()
+    return result
+
+
+def sim_robot() -> int:
+    """Run the simulated robot."""
+    return start("sim_robot")
+
+
+def policy() -> int:
+    """Run a policy."""
+    return start("policy")
+
+
+def safety_gate() -> int:
+    """Run the safety gate."""
+    return start("safety_gate")
+
+
+if __name__ == "__main__":
+    raise SystemExit(start(sys.argv.pop(1)))

@@ -1,0 +1,158 @@
+"""The whole graph between real processes: through ROS the policy does what it does alone."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("rclpy")
+
+from decisive.cli import main
+from ros_nodes.cli import read_parameters
+from ros_nodes.demo import TOLERANCE, DemoConfig, run_demo
+from ros_nodes.graph import GRAPHS, command_line, environment, find_graph
+from ros_nodes.installation import Installation, find
+
+pytestmark = pytest.mark.ros
+
+
+@pytest.mark.parametrize(
+    ("env", "policy", "options"),
+    [
+        ("decisive/BlockInsertion-v0", "block-insertion-ibc", {}),
+        ("decisive/BlockInsertion-v0", "block-insertion-two-slots-mdn", {"slots": 2}),
+        ("decisive/BlockPushMultimodal-v0", "block-push-multimodal-ibc", {}),
+    ],
+)
+def test_episodes_through_the_graph_equal_direct_ones(
+    env: str, policy: str, options: dict[str, object], tmp_path: Path
+) -> None:
+    config = DemoConfig(env=env, policy=policy, options=options, episodes=2, seed=500)
+    answer = run_demo(config, tmp_path)
+    assert answer["parity"]["equal"], answer["parity"]
+    assert answer["parity"]["difference"] <= TOLERANCE
+    assert answer["parity"]["steps"] > 10
+    assert answer["parity"]["episodes_equal"] == 2
+    assert answer["gate"]["changed"] == 0
+    assert answer["gate"]["stops"] == 0
+    assert answer["ros"]["per_episode"] == answer["direct"]["per_episode"]
+
+
+def test_pixels_go_through_the_graph_too(tmp_path: Path) -> None:
+    config = DemoConfig(
+        env="decisive/BlockPush-v0",
+        policy="block-push-pixels-ibc",
+        options={"observation": "pixels"},
+        episodes=1,
+        overrides={"sim_robot.policy_image": True, "sim_robot.objects": False},
+    )
+    answer = run_demo(config, tmp_path)
+    assert answer["parity"]["equal"], answer["parity"]
+    # This push comes to the edge of the workspace, where gate and environment clip alike.
+    reasons = {name for name in answer["gate"] if name.startswith("reason: ")}
+    assert reasons <= {"reason: position"}
+
+
+def test_the_gate_changes_what_is_beyond_its_limits(tmp_path: Path) -> None:
+    config = DemoConfig(
+        episodes=1,
+        overrides={"safety_gate.velocity": [0.1, 0.1, 0.0, 0.0, 0.0, 0.0]},
+    )
+    answer = run_demo(config, tmp_path)
+    assert answer["gate"]["reason: velocity"] > 0
+    assert not answer["parity"]["equal"]
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_ros_up_starts_arms_and_ends_with_status_0(number: signal.Signals) -> None:
+    env = {**os.environ, "ROS_DOMAIN_ID": "47", "ROS_AUTOMATIC_DISCOVERY_RANGE": "LOCALHOST"}
+    command = [sys.executable, "-m", "decisive", "ros", "up", "sim_insertion", "--arm"]
+    process = subprocess.Popen(command, env=env, stderr=subprocess.PIPE, text=True)
+    assert process.stderr is not None
+    lines = []
+    for line in process.stderr:
+        lines.append(line)
+        if "armed: armed" in line:
+            break
+    time.sleep(0.5)
+    begin = time.monotonic()
+    process.send_signal(number)
+    _, rest = process.communicate(timeout=30)
+    assert process.returncode == 0, rest
+    assert time.monotonic() - begin < 5.0
+    assert "Traceback" not in "".join(lines) + rest
+
+
+def test_ros_up_ends_with_one_line_when_a_node_does(capfd: pytest.CaptureFixture[str]) -> None:
+    os.environ["ROS_DOMAIN_ID"] = "48"
+    try:
+        words = ["ros", "up", "sim_insertion", "--param", "safety_gate.hold=100.0"]
+        before = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
+        status = main(words)
+    finally:
+        del os.environ["ROS_DOMAIN_ID"]
+        for number, handler in zip((signal.SIGINT, signal.SIGTERM), before, strict=True):
+            signal.signal(number, handler)
+    assert status == 2
+    assert "decisive ros: safety_gate has ended with status 2" in capfd.readouterr().err
+
+
+def test_doctor_sees_messages_flow(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["ros", "doctor", "--json"]) == 0
+    facts = json.loads(capsys.readouterr().out)
+    assert facts["problem"] == ""
+    assert facts["flow"]["received"] >= 45  # the first frames may come before both sides know
+    assert facts["flow"]["ms"] < 1000
+
+
+def test_both_kinds_of_ros_at_once_are_refused_in_one_sentence() -> None:
+    both = Installation(sourced="jazzy", wheels="7.1.6", importable=True)
+    assert "two copies" in both.problem
+    assert "\n" not in both.problem
+    assert "rclpy is not installed" in Installation("", "", False).problem
+    assert Installation("jazzy", "", True).problem == ""
+    assert find({"ROS_DISTRO": "jazzy", "AMENT_PREFIX_PATH": "/opt/ros/jazzy"}).problem
+    assert find({}).problem == ""
+
+
+def test_parameters_are_named_by_node() -> None:
+    words = ("policy.rate=20.0", "safety_gate.low=[0.1, 0.2]", "policy.checkpoint=a=b")
+    assert read_parameters(words) == {
+        "policy.rate": 20.0,
+        "safety_gate.low": [0.1, 0.2],
+        "policy.checkpoint": "a=b",
+    }
+    for bad in ("rate=20", "policy.rate", "policy.=1"):
+        with pytest.raises(ValueError, match=r"NODE\.NAME=VALUE"):
+            read_parameters([bad])
+
+
+def test_unknown_graphs_and_nodes_are_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(ValueError, match="the graphs are sim_insertion"):
+        find_graph("nothing")
+    assert main(["ros", "up", "sim_insertion", "--param", "poliçy.rate=1"]) == 2
+    assert "it has sim_robot, policy, safety_gate" in capsys.readouterr().err
+    assert main(["ros", "dance"]) == 2
+
+
+def test_command_lines_hold_only_the_parameters_of_their_node() -> None:
+    graph = GRAPHS["sim_lockstep"]
+    words = command_line(
+        graph.nodes[1], graph, {"policy.rate": 5.0, "sim_robot.set": ["slots=2"], "seed": True}
+    )
+    assert words[-4:] == ["-p", "policy:rate:=5.0", "-p", "policy:seed:=true"]
+    words = command_line(graph.nodes[0], graph, {"sim_robot.set": ["slots=2", ""]})
+    assert words[-1] == "sim_robot:set:=['slots=2', '']"
+
+
+def test_a_profile_that_the_user_has_set_stays() -> None:
+    assert environment({})["FASTRTPS_DEFAULT_PROFILES_FILE"].endswith("config/fastdds.xml")
+    mine = environment({"FASTRTPS_DEFAULT_PROFILES_FILE": "mine.xml"})
+    assert mine["FASTRTPS_DEFAULT_PROFILES_FILE"] == "mine.xml"

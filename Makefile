@@ -24,14 +24,17 @@ setup:
 demo: setup
 	$(BIN)/decisive demo
 
+# Tests of nodes measure times between processes: one after the other, when the rest is done.
 test: setup
-	$(PYTEST) -m "not slow"
+	$(PYTEST) -m "not slow and not ros"
+	$(BIN)/python -m pytest -m "ros and not slow"; status=$$?; [ $$status = 5 ] || exit $$status
 
 test-slow: setup
-	$(PYTEST) -m slow
+	$(PYTEST) -m "slow and not ros"
+	$(BIN)/python -m pytest -m "slow and ros"; status=$$?; [ $$status = 5 ] || exit $$status
 
 test-fast: setup
-	$(PYTEST) -m "not slow and not learning"
+	$(PYTEST) -m "not slow and not learning and not ros"
 
 check: setup
 	$(BIN)/ruff format --check .

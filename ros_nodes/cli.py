@@ -83,6 +83,7 @@ class Demo:
 
     Examples:
       decisive ros demo
+      decisive ros demo --episodes 10 --perceived
       decisive ros demo --episodes 10 --realtime
       decisive ros demo --env decisive/BlockPush-v0 --policy block-push-ibc --json
     """
@@ -99,6 +100,8 @@ class Demo:
     """Environment option, such as slots=2; give --set once for each."""
     realtime: Flag = False
     """Real time instead of simulated time."""
+    perceived: Flag = False
+    """Find the objects with camera and depth, as on hardware, instead of asking the simulator."""
     parameters: Parameters = ()
     """Parameter of a node, such as policy.rate=20.0; give --param once for each."""
     out: OptionalFile = None
@@ -221,6 +224,7 @@ def _demo(argv: Sequence[str]) -> int:
         episodes=arguments.episodes,
         seed=arguments.seed,
         overrides=parameters,
+        perceived=arguments.perceived,
     )
     answer = run_demo(config)
     text = json.dumps(answer, indent=2)

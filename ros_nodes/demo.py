@@ -6,7 +6,7 @@ import os
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from decisive.episodes import Runner
 from decisive.progress import progress
 from decisive.statistics import wilson_interval
-from ros_nodes.graph import find_graph
+from ros_nodes.graph import Graph, NodeSpec, find_graph
 from ros_nodes.processes import Processes, running
 
 TOLERANCE = 1e-6
@@ -35,6 +35,7 @@ class DemoConfig:
         episodes: how many; seeds `seed`, `seed + 1`, ...
         seed: of the first.
         overrides: parameters of nodes, `NODE.name`.
+        perceived: whether poses come from camera and depth, instead of the simulator.
         direct: whether to run the same episodes without ROS.
     """
 
@@ -45,13 +46,28 @@ class DemoConfig:
     episodes: int = 50
     seed: int = 0
     overrides: Mapping[str, Any] = field(default_factory=dict)
+    perceived: bool = False
     direct: bool = True
+
+    @property
+    def nodes(self) -> Graph:
+        """The graph, with the node that sees where it is needed."""
+        graph = find_graph(self.graph)
+        if not self.perceived:
+            return graph
+        return replace(graph, nodes=(*graph.nodes, NodeSpec("object_poses")))
 
     @property
     def parameters(self) -> dict[str, Any]:
         """Parameters of all nodes."""
         words = [f"{name}={value}" for name, value in self.options.items()]
+        seen = {
+            "sim_robot.objects": False,
+            "sim_robot.camera_rate": 30.0,
+            "object_poses.env": self.env,
+        }
         return {
+            **(seen if self.perceived else {}),
             "sim_robot.env": self.env,
             "sim_robot.set": words or [""],
             "sim_robot.auto_reset": False,
@@ -94,7 +110,7 @@ def run_demo(config: DemoConfig, logs: Path | None = None) -> dict[str, Any]:
         direct, direct_path = _direct(config)
     with tempfile.TemporaryDirectory() as scratch, isolated():
         place = logs or Path(scratch)
-        with running(find_graph(config.graph), config.parameters, place) as processes:
+        with running(config.nodes, config.parameters, place) as processes:
             rows, path, gate = _through(config, processes)
     answer: dict[str, Any] = {
         "graph": config.graph,
@@ -102,12 +118,13 @@ def run_demo(config: DemoConfig, logs: Path | None = None) -> dict[str, Any]:
         "policy": config.policy,
         "episodes": config.episodes,
         "seed": config.seed,
+        "perceived": config.perceived,
         "ros": _summary(rows),
         "gate": gate,
     }
     if config.direct:
         answer["direct"] = _summary(direct)
-        if config.graph == "sim_lockstep":
+        if config.graph == "sim_lockstep" and not config.perceived:
             same = sum(one == other for one, other in zip(rows, direct, strict=True))
             answer["parity"] = {**_parity(path, direct_path), "episodes_equal": same}
     return answer
@@ -125,8 +142,9 @@ def _through(
     try:
         operator.wait_active()
         with progress(f"{config.policy} through ROS 2", config.episodes) as meter:
+            also = ("object_poses",) if config.perceived else ()
             for seed in range(config.seed, config.seed + config.episodes):
-                operator.begin_episode(seed)
+                operator.begin_episode(seed, also)
                 operator.arm()
                 rows.append(operator.end_episode(seed))
                 if seed == config.seed:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
 import numpy as np
@@ -153,8 +153,15 @@ class Operator:
                 raise TimeoutError("the policy has not become active")
             self.rest(0.2)
 
-    def begin_episode(self, seed: int) -> None:
-        """Reset policy and simulator to a seed, in that order; the gate stays as it is."""
+    def begin_episode(self, seed: int, also: Sequence[str] = ()) -> None:
+        """Reset policy and simulator to a seed, in that order; the gate stays as it is.
+
+        Args:
+            seed: of the episode.
+            also: further nodes with a `reset` service, which go first.
+        """
+        for node in also:
+            self.call(Trigger, f"{node}/reset", Trigger.Request())
         self.set_parameter("policy", "seed", seed)
         self.set_parameter("sim_robot", "seed", seed)
         answer = self.call(Trigger, "policy/reset", Trigger.Request())

@@ -36,5 +36,10 @@ def safety_gate() -> int:
     return start("safety_gate")
 
 
+def object_poses() -> int:
+    """Run the node that finds objects by colour and depth."""
+    return start("object_poses")
+
+
 if __name__ == "__main__":
     raise SystemExit(start(sys.argv.pop(1)))

@@ -306,8 +306,9 @@ class Gate:
                 place = self._sent if self._sent is not None else self._position
                 verdict = self._filter.filter((wanted - place) / max(dt, 1e-3), place, dt)
                 moved = place + verdict.velocity * max(dt, 1e-3)
-                self._sent = sent[i] = moved if verdict.reasons else wanted
-                self._plan.append((now.steady + round(times[i] * SECOND), self._sent.copy()))
+                sent[i] = moved if verdict.reasons else wanted
+                self._sent = sent[i].copy()
+                self._plan.append((now.steady + round(times[i] * SECOND), sent[i].copy()))
                 reasons.update(verdict.reasons)
             self._command_at = now.steady + round(times[-1] * SECOND)
             self._command_stamp = stamp

@@ -193,15 +193,24 @@ class Matcher:
         buffer.append((stamp, value))
         return True
 
+    @property
+    def reference(self) -> int:
+        """Stamp of the slowest source's newest value, nanoseconds; -1 while one has none.
+
+        It advances when the last value of a new set arrives, which is the moment to match: earlier
+        there is only the set before.
+        """
+        if not all(self._buffers.values()):
+            return -1
+        return min(buffer[-1][0] for buffer in self._buffers.values())
+
     def match(self, now: int) -> Matched | None:
         """The newest values that belong together, if they are newer than those of the last match.
 
         Args:
             now: the time, nanoseconds.
         """
-        if not all(self._buffers.values()):
-            return None
-        reference = min(buffer[-1][0] for buffer in self._buffers.values())
+        reference = self.reference
         if reference <= self._last or now - reference > self._age:
             return None
         chosen = {
@@ -213,12 +222,6 @@ class Matcher:
             return None
         self._last = reference
         return Matched({k: v for k, (_, v) in chosen.items()}, min(stamps), max(stamps))
-
-    def repeats_last(self) -> bool:
-        """Whether every source's newest value is the one of the last match."""
-        return self._last >= 0 and all(
-            buffer and buffer[-1][0] <= self._last for buffer in self._buffers.values()
-        )
 
     def clear(self, keep_last: bool = False) -> None:
         """Forget everything; with `keep_last`, what has been used once is not used again."""

@@ -111,11 +111,12 @@ class Segment:
         part = min(max((now - self.begin) / SECOND / self.duration, 0.0), 1.0)
         return self.start + part * (self.end - self.start)
 
-    def velocity(self, now: int) -> Array:
-        """`(n,)` velocity at a steady time, metres per second; 0 once it is over."""
-        if now - self.begin >= self.duration * SECOND:
-            return np.zeros_like(self.start)
-        return (self.end - self.start) / self.duration
+    def velocity(self, now: int, hold: float) -> Array:
+        """`(n,)` velocity in m/s, to be held for `hold` seconds from a steady time.
+
+        Such velocities, held one after the other, add up to the way exactly; 0 once it is over.
+        """
+        return (self.position(now + round(hold * SECOND)) - self.position(now)) / hold
 
     def over(self, now: int, grace: float) -> bool:
         """Whether it ended more than `grace` seconds ago."""

@@ -105,7 +105,8 @@ def run_demo(config: DemoConfig, logs: Path | None = None) -> dict[str, Any]:
         tool paths of the first episode, with the steps compared, and how many episodes have
         equal rows (success, score, return and length).
     """
-    direct, direct_path = [], np.zeros((0, 2))
+    direct: list[dict[str, Any]] = []
+    direct_path: NDArray[np.float64] = np.zeros((0, 2))
     if config.direct:
         direct, direct_path = _direct(config)
     with tempfile.TemporaryDirectory() as scratch, isolated():
@@ -160,16 +161,15 @@ def _direct(config: DemoConfig) -> tuple[list[dict[str, Any]], NDArray[np.float6
     """The same episodes in this process."""
     runner = Runner(config.env, config.options, config.policy)
     path: list[NDArray[np.float64]] = []
+
+    def note(env: Any) -> None:
+        path.append(env.unwrapped.scene.tip()[:2])
+
     try:
         with progress(f"{config.policy} direct", config.episodes) as meter:
             rows = []
             for seed in range(config.seed, config.seed + config.episodes):
-                watch = None
-                if seed == config.seed:
-
-                    def watch(env: Any) -> None:
-                        path.append(env.unwrapped.scene.tip()[:2])
-
+                watch = note if seed == config.seed else None
                 rows.append(runner.run(seed, watch).row())
                 meter.advance(note=f"{sum(row['success'] for row in rows)} succeeded")
     finally:

@@ -44,6 +44,7 @@ def flow(seconds: float = 20.0) -> dict[str, Any]:
     import rclpy
     from rclpy.context import Context
     from rclpy.executors import SingleThreadedExecutor
+    from rclpy.utilities import try_shutdown
     from sensor_msgs.msg import Image
 
     from ros_nodes import messages
@@ -73,7 +74,7 @@ def flow(seconds: float = 20.0) -> dict[str, Any]:
         peer.wait()
         executor.shutdown(timeout_sec=0.2)
         node.destroy_node()
-        rclpy.try_shutdown(context=context)
+        try_shutdown(context=context)
     delays.sort()
     median = round(delays[len(delays) // 2], 2) if delays else None
     return {"sent": MESSAGES, "received": len(delays), "ms": median}
@@ -83,6 +84,7 @@ def send() -> None:
     """The other process: wait for a subscriber, then send pictures at 30 Hz."""
     import numpy as np
     import rclpy
+    from rclpy.utilities import try_shutdown
     from sensor_msgs.msg import Image
 
     from ros_nodes import messages
@@ -100,7 +102,7 @@ def send() -> None:
         publisher.publish(messages.image_message(picture, "rgb8", stamp, "doctor"))
         time.sleep(1 / 30)
     node.destroy_node()
-    rclpy.try_shutdown()
+    try_shutdown()
 
 
 if __name__ == "__main__":

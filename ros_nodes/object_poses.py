@@ -77,8 +77,7 @@ class ObjectPoses(Node):
     def __init__(self, **options: Any) -> None:
         """Declare the parameters and open the topics; `options` go to the base class."""
         super().__init__("object_poses", **options)
-        declare(self, PARAMETERS)
-        self.value = {p.name: self.get_parameter(p.name).value for p in PARAMETERS}
+        self.value = declare(self, PARAMETERS)
         value = self.value
         self._camera = camera_pose(value["camera_position"], value["camera_orientation"])
         models = MODELS[value["env"]]

@@ -15,6 +15,7 @@ from rcl_interfaces.srv import SetParameters
 from rclpy.context import Context
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.parameter import Parameter
+from rclpy.utilities import try_shutdown
 from std_msgs.msg import String
 from std_srvs.srv import SetBool, Trigger
 
@@ -185,4 +186,4 @@ class Operator:
         """Leave the graph."""
         self._executor.shutdown(timeout_sec=0.2)
         self.node.destroy_node()
-        rclpy.try_shutdown(context=self._context)
+        try_shutdown(context=self._context)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from rclpy.node import Node
@@ -43,12 +43,15 @@ class Parameter:
         if self.choices:
             return ", ".join(choice or '""' for choice in self.choices)
         if math.isfinite(self.low) or math.isfinite(self.high):
-            return f"{self.low:g} to {self.high:g}"
+            return f"{self.low:.10g} to {self.high:.10g}"
         return ""
 
 
-def declare(node: Node, parameters: Sequence[Parameter]) -> None:
+def declare(node: Node, parameters: Sequence[Parameter]) -> dict[str, Any]:
     """Declare parameters with descriptions and ranges; a value outside refuses to start.
+
+    Returns:
+        Value by name.
 
     Raises:
         rclpy.exceptions.ParameterException: for a value of the wrong type or outside its range.
@@ -56,6 +59,7 @@ def declare(node: Node, parameters: Sequence[Parameter]) -> None:
     """
     from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescriptor
 
+    values = {}
     for parameter in parameters:
         descriptor = ParameterDescriptor(
             description=parameter.doc,
@@ -78,3 +82,10 @@ def declare(node: Node, parameters: Sequence[Parameter]) -> None:
                 f"parameter {parameter.name} must be one of {', '.join(parameter.choices)}; "
                 f"got {value!r}"
             )
+        values[parameter.name] = value
+    return values
+
+
+def current(node: Node, name: str) -> Any:
+    """The present value of a parameter that may change while the node runs."""
+    return node.get_parameter(name).value

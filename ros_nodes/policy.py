@@ -19,7 +19,8 @@ import torch
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 from geometry_msgs.msg import PoseStamped
 from numpy.typing import NDArray
-from rclpy.clock import Clock, ClockType
+from rclpy.clock import Clock
+from rclpy.clock_type import ClockType
 from rclpy.lifecycle import LifecycleNode, TransitionCallbackReturn
 from sensor_msgs.msg import Image, JointState, TimeReference
 from std_msgs.msg import String
@@ -38,7 +39,7 @@ from robots.matching import (
 )
 from robots.streaming import Outcome, Reference, Segment, Worker, Workspace
 from ros_nodes import messages
-from ros_nodes.parameters import Parameter, declare
+from ros_nodes.parameters import Parameter, current, declare
 from ros_nodes.running import (
     COMMAND,
     COMMAND_TYPES,
@@ -56,6 +57,12 @@ STEADY = Clock(clock_type=ClockType.STEADY_TIME)
 
 STALE_PERIODS = 2.5
 """Periods after which the result of an inference is no longer about the present."""
+
+SETTLING = 0.03
+"""Seconds after the end of a way before it is looked whether the robot has arrived."""
+
+CORRECTION = 8.0
+"""Velocity of a correction by the distance it is about, 1/s."""
 
 PARAMETERS = (
     Parameter("checkpoint", "block-insertion-ibc", "folder of a checkpoint, or a shipped name"),
@@ -138,8 +145,7 @@ class PolicyNode(LifecycleNode):
         """Declare the parameters and open the topics; `options` go to the base class."""
         super().__init__("policy", **options)
         guard_lifecycle(self)
-        declare(self, PARAMETERS)
-        self.value = {p.name: self.get_parameter(p.name).value for p in PARAMETERS}
+        self.value = declare(self, PARAMETERS)
         self._lock = threading.RLock()
         self._active = False
         self._worker: Worker[Job] | None = None
@@ -149,7 +155,7 @@ class PolicyNode(LifecycleNode):
         self._segment: Segment | None = None
         self._last: tuple[int, Any] | None = None
         self._segment_stamp = 0
-        self._streamed = 0
+        self._measured: tuple[int, NDArray[np.float64]] = (0, np.zeros(2))
         self._next = 0  # steady time of the next decision, where the clock alone decides
         self._diagnostics = self.create_publisher(DiagnosticArray, "/diagnostics", RELIABLE)
         self.create_service(Trigger, "~/reset", self._on_reset)
@@ -220,7 +226,8 @@ class PolicyNode(LifecycleNode):
         self._timers_of_activity = [self.create_timer(1.0, self._report, clock=STEADY)]
         if not self.value["lockstep"]:
             period = 1.0 / self.value["setpoint_rate"]
-            self._timers_of_activity.append(self.create_timer(period, self._stream, clock=STEADY))
+            self._stream_timer = self.create_timer(period, self._stream, clock=STEADY)
+            self._timers_of_activity.append(self._stream_timer)
         return OK
 
     def on_deactivate(self, state: Any) -> Any:
@@ -283,9 +290,15 @@ class PolicyNode(LifecycleNode):
                 return
             stamp = messages.nanoseconds(message.header.stamp)
             with self._lock:
+                before = self._matcher.reference
+                if feature == self._tool:
+                    self._measured = (stamp, taken[0][:2].copy())
                 fresh = self._matcher.add(key, stamp, taken, now)
-            if fresh:
+                complete = self._matcher.reference > before
+            if complete:
                 self._decide()  # at once: waiting for a timer would only make it older
+            elif fresh:
+                return  # the rest of its set is still to come
             elif self._last is not None and self._last[0] == stamp:
                 self._output.publish(self._last[1])  # in lockstep, asked again: answer again
 
@@ -315,7 +328,7 @@ class PolicyNode(LifecycleNode):
                 return
             if not self._reference.started:
                 self._reference.start(measured)
-            seed = self.get_parameter("seed").value
+            seed = current(self, "seed")
             job = Job(
                 self._observation(matched),
                 measured,
@@ -405,7 +418,7 @@ class PolicyNode(LifecycleNode):
 
     def _answer(self, job: Job, action: NDArray[np.float32]) -> None:
         """In lockstep: the whole displacement, under the stamp of its observation."""
-        self._reference.move(action, job.measured)
+        self._reference.move(action.astype(np.float64), job.measured)
         velocity = action.astype(np.float64) * self.value["rate"]
         message = self._twist(velocity, messages.stamp_of(job.newest))
         self._last = (job.newest, message)
@@ -417,12 +430,13 @@ class PolicyNode(LifecycleNode):
         start = self._reference.position.copy()
         if self._segment is not None:
             start = self._segment.position(now)
-        end = self._reference.move(action, job.measured)
+        end = self._reference.move(action.astype(np.float64), job.measured)
         self._segment = Segment(start, end, now, 1.0 / self.value["rate"])
         if self.value["command"] == "trajectory":
             self._output.publish(self._chunk(self._segment))
-        elif time.monotonic_ns() - self._streamed > 0.5e9 / self.value["setpoint_rate"]:
-            self._stream()  # else the timer does in a moment; two at once would be a jerk
+        else:
+            self._stream()
+            self._stream_timer.reset()  # the next setpoint is due a whole period later
 
     def _chunk(self, segment: Segment) -> Any:
         """The whole way as positions with increasing times, for a trajectory controller."""
@@ -446,7 +460,7 @@ class PolicyNode(LifecycleNode):
         with self._lock:
             if not self._active or self._segment is None:
                 return
-            now = self._streamed = time.monotonic_ns()
+            now = time.monotonic_ns()
             if self._segment.over(now, grace=1.5 / self.value["rate"]):
                 # Nothing new for long: what follows is no decision, and the gate shall know.
                 self._segment = None
@@ -461,8 +475,22 @@ class PolicyNode(LifecycleNode):
             if stamp.nanoseconds <= self._segment_stamp:
                 return
             self._segment_stamp = stamp.nanoseconds
-            velocity = self._segment.velocity(now)
+            velocity = self._segment.velocity(now, 1.0 / self.value["setpoint_rate"])
+            velocity = velocity + self._correction(self._segment, now, stamp.nanoseconds)
             self._output.publish(self._twist(velocity, stamp.to_msg()))
+
+    def _correction(self, segment: Segment, now: int, clock: int) -> NDArray[np.float64]:
+        """Velocity towards the end of a way that is over, where the robot has not quite arrived.
+
+        Only by measurements from after the end: while the robot moves it lags behind, and making
+        up for that would push a block too far.
+        """
+        stamp, measured = self._measured
+        seen = now - (clock - stamp)
+        if not self.value["arrival"] or not segment.over(seen, grace=SETTLING):
+            return np.zeros_like(segment.end)
+        off = segment.end - measured
+        return CORRECTION * off if np.abs(off).max() > self.value["arrival"] / 2 else 0.0 * off
 
     def _twist(self, velocity: NDArray[np.float64], stamp: Any) -> Any:
         linear = np.array([velocity[0], velocity[1], 0.0])

@@ -25,6 +25,7 @@ from rclpy.node import Node
 from rclpy.publisher import Publisher
 from rclpy.qos import DurabilityPolicy, HistoryPolicy, QoSProfile, ReliabilityPolicy
 from rclpy.signals import SignalHandlerOptions
+from rclpy.utilities import try_shutdown
 from std_msgs.msg import Float64MultiArray
 from trajectory_msgs.msg import JointTrajectory
 
@@ -97,7 +98,7 @@ def run(make: Callable[[], Any], argv: Sequence[str] | None = None) -> int:
         node = make()
     except (ValueError, OSError, ParameterException) as error:
         print(f"decisive: {' '.join(str(error).split())}", file=sys.stderr)
-        rclpy.try_shutdown()
+        try_shutdown()
         return 2
     executor = SingleThreadedExecutor()
     executor.add_node(node)
@@ -108,7 +109,7 @@ def run(make: Callable[[], Any], argv: Sequence[str] | None = None) -> int:
     _finish(node)
     executor.shutdown(timeout_sec=0.2)
     node.destroy_node()
-    rclpy.try_shutdown()
+    try_shutdown()
     sys.stdout.flush()
     sys.stderr.flush()
     # Python would take a second to tear torch down, and would wait for, or crash over, a thread

@@ -15,7 +15,8 @@ import numpy as np
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 from geometry_msgs.msg import PoseStamped
 from numpy.typing import NDArray
-from rclpy.clock import Clock, ClockType
+from rclpy.clock import Clock
+from rclpy.clock_type import ClockType
 from rclpy.node import Node
 from sensor_msgs.msg import JointState, TimeReference
 from std_msgs.msg import Bool, String
@@ -97,8 +98,7 @@ class SafetyGate(Node):
     def __init__(self, **options: Any) -> None:
         """Declare the parameters and open the topics; `options` go to the base class."""
         super().__init__("safety_gate", **options)
-        declare(self, PARAMETERS)
-        value = {p.name: self.get_parameter(p.name).value for p in PARAMETERS}
+        value = declare(self, PARAMETERS)
         self._kind: str = value["command"]
         self._joints = [name for name in value["joints"] if name]
         self._lockstep: bool = value["lockstep"]

@@ -14,7 +14,8 @@ from typing import Any
 
 import numpy as np
 from geometry_msgs.msg import PoseStamped
-from rclpy.clock import Clock, ClockType
+from rclpy.clock import Clock
+from rclpy.clock_type import ClockType
 from rclpy.node import Node
 from rclpy.parameter import Parameter as Setting
 from rosgraph_msgs.msg import Clock as ClockMessage
@@ -24,7 +25,7 @@ from std_srvs.srv import Trigger
 
 from decisive.options import parse_options
 from ros_nodes import messages
-from ros_nodes.parameters import Parameter, declare
+from ros_nodes.parameters import Parameter, current, declare
 from ros_nodes.running import COMMAND, COMMAND_TYPES, LATCHED, RELIABLE, run
 from ros_nodes.simulation import PERIOD, Setpoint, SimulatedRobot
 
@@ -62,8 +63,7 @@ class SimRobot(Node):
     def __init__(self, **options: Any) -> None:
         """Declare the parameters and open the topics; `options` go to the base class."""
         super().__init__("sim_robot", **options)
-        declare(self, PARAMETERS)
-        value = {p.name: self.get_parameter(p.name).value for p in PARAMETERS}
+        value = declare(self, PARAMETERS)
         self._lockstep = value["stepping"] == "lockstep"
         self._kind: str = value["command"]
         if self._lockstep and self._kind != "twist":
@@ -123,7 +123,7 @@ class SimRobot(Node):
 
     def _begin(self) -> None:
         """Start the next episode."""
-        seed = self.get_parameter("seed").value
+        seed = current(self, "seed")
         self.robot.reset(seed)
         self._setpoint.clear()
         self.set_parameters([Setting("seed", value=seed + 1)])
@@ -153,10 +153,10 @@ class SimRobot(Node):
         if self._lockstep:
             if messages.nanoseconds(message.header.stamp) != self._time or self.robot.done:
                 return  # sent twice, or about an episode that is over
-            self.robot.step(messages.twist_array(message)[:2])
+            over = self.robot.step(messages.twist_array(message)[:2])
             self._time += STEP_NS
             self._publish_state()
-            if self.robot.done:
+            if over:
                 self._end()
             return
         now = time.monotonic()
@@ -199,8 +199,7 @@ class SimRobot(Node):
                 if not self.robot.done:
                     table = self.robot.table
                     target = self._setpoint.target(table.target.copy(), now, dt)
-                    self.robot.drive(target, SUBSTEPS)
-                    if self.robot.done:
+                    if self.robot.drive(target, SUBSTEPS):
                         self._end()
                 self._publish_state()
             due = max(due + dt, time.monotonic() - dt)

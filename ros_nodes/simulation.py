@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -37,7 +37,7 @@ class SimulatedRobot:
                 f"with {dict(options)}"
             )
         self.env = env
-        self.table = cast(TabletopEnv, env.unwrapped)
+        self.table = env.unwrapped
         self._stream = stream
         self.seed = -1
         self._rewards = 0.0
@@ -54,26 +54,31 @@ class SimulatedRobot:
         self.seed, self._rewards, self._steps, self._driven = seed, 0.0, 0, 0
         self.done = False
 
-    def step(self, velocity: Array) -> None:
+    def step(self, velocity: Array) -> bool:
         """One control step of 0.1 s.
 
         Args:
             velocity: `(2,)` metres per second. Times 0.1 s and rounded to float32 it is, to the
                 last bit, the displacement that a policy decided on.
+
+        Returns:
+            Whether the episode is over.
         """
         action = (np.asarray(velocity) * PERIOD).astype(np.float32)
         _, reward, terminated, truncated, self._info = self.env.step(action)
         self._rewards += float(reward)
         self._steps += 1
         self.done = terminated or truncated
+        return self.done
 
-    def drive(self, target: Array, substeps: int) -> None:
+    def drive(self, target: Array, substeps: int) -> bool:
         """A part of a control step; see `TabletopEnv.drive`. Ends the episode as `step` would."""
         self._info = self.table.drive(target, substeps)
         self._driven += substeps
         self._steps = int(self._driven * CONTROL_HZ / PHYSICS_HZ)
         late = self._steps >= self.table._episode_limit()
         self.done = bool(self._info["success"]) or late
+        return self.done
 
     def result(self) -> dict[str, Any]:
         """What the episode has come to."""
@@ -104,21 +109,26 @@ class Setpoint:
             timeout: seconds after which a velocity counts no more.
         """
         self._timeout = timeout
-        self._velocity: Array | None = None
+        self._velocity: Array = np.zeros(2)
         self._at = -math.inf
+        self._due: Array = np.zeros(2)  # way that velocities have asked for and nobody has gone yet
         self._points: tuple[Array, Array] | None = None  # times, positions
 
     def clear(self) -> None:
         """Forget it."""
-        self._velocity, self._points = None, None
+        self._velocity, self._due, self._points = np.zeros(2), np.zeros(2), None
 
     def velocity(self, velocity: Array, now: float) -> None:
-        """Move at `(2,)` m/s from now on."""
-        self._velocity, self._points, self._at = velocity, None, now
+        """Move at `(2,)` m/s from now on. What was asked for until now is still to be gone."""
+        self._accrue(now)
+        self._velocity, self._points = np.asarray(velocity, np.float64), None
+        if not np.isfinite(self._velocity).all():
+            self._velocity = np.zeros(2)
 
     def trajectory(self, positions: Array, times: Array, now: float) -> None:
         """Go through `(T, 2)` positions in metres, `(T,)` seconds from now."""
-        self._velocity, self._points, self._at = None, (times, positions), now
+        self.clear()
+        self._points, self._at = (times, positions), now
 
     def target(self, present: Array, now: float, dt: float) -> Array:
         """`(2,)` commanded position at `now + dt`.
@@ -128,18 +138,24 @@ class Setpoint:
             now: seconds.
             dt: seconds.
         """
-        if self._velocity is not None:
-            if now - self._at > self._timeout or not np.isfinite(self._velocity).all():
-                return present
-            return present + self._velocity * dt
         if self._points is None:
-            return present
+            self._accrue(now)
+            way, self._due = self._due, np.zeros(2)
+            return present + way
         times, positions = self._points
         at = now + dt - self._at
         if at >= times[-1]:
             return positions[-1]
-        starts, places = np.r_[0.0, times], np.vstack([present, positions])
         if at < times[0]:  # on the way from here to the first point
             share = dt / max(times[0] - (now - self._at), dt)
             return present + share * (positions[0] - present)
-        return np.array([np.interp(at, starts, places[:, i]) for i in range(2)])
+        return np.array([np.interp(at, times, positions[:, i]) for i in range(2)])
+
+    def _accrue(self, now: float) -> None:
+        """Add the way since the last look, of at most `timeout` for one velocity."""
+        # Sampling the velocity instead would drop or double a setpoint every now and then.
+        if math.isfinite(self._at):
+            self._due = self._due + self._velocity * min(now - self._at, self._timeout)
+            if now - self._at > self._timeout:
+                self._velocity = np.zeros(2)
+        self._at = now

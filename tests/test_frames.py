@@ -204,6 +204,21 @@ def test_a_constant_observation_does_not_explode_when_it_moves():
     assert float(normalizer(torch.tensor([[0.9, 0.0]])).abs().max()) <= 10
 
 
+def test_an_entry_that_hardly_varied_is_left_out_however_far_it_is_later() -> None:
+    """Weights on it were never trained: two slots 0.02 mm further apart made policies fail."""
+    normalizer = ObservationNormalizer(3)
+    torch.manual_seed(0)
+    rows = torch.stack([torch.randn(500), torch.full((500,), 0.7), 1e-5 * torch.randn(500)], dim=1)
+    normalizer.fit(rows)
+    later = normalizer(torch.tensor([[0.5, 0.7 + 1e-3, 2.0]]))
+    assert later[0, 0] != 0
+    assert later[0, 1:].tolist() == [0.0, 0.0]
+    # As it comes back from a file.
+    again = ObservationNormalizer(3)
+    again.load_state_dict(normalizer.state_dict())
+    assert torch.equal(again(rows), normalizer(rows))
+
+
 @pytest.mark.parametrize("normalizer", [ObservationNormalizer(2), ActionNormalizer(2)])
 def test_normalisers_refuse_what_they_cannot_fit(normalizer):
     with pytest.raises(ValueError, match="at least one row; got none"):

@@ -59,8 +59,11 @@ def test_a_segment_is_straight_and_rests_at_its_end() -> None:
     at = [segment.position(5 * SECOND + round(t * SECOND)) for t in (-1, 0.0, 0.05, 0.1, 9)]
     expected = [[0, 0], [0, 0], [0.01, -0.005], [0.02, -0.01], [0.02, -0.01]]
     np.testing.assert_allclose(at, expected)
-    assert segment.velocity(5 * SECOND).tolist() == pytest.approx([0.2, -0.1])
-    assert segment.velocity(5 * SECOND + SECOND // 10).tolist() == [0.0, 0.0]
+    assert segment.velocity(5 * SECOND, 0.02).tolist() == pytest.approx([0.2, -0.1])
+    assert segment.velocity(5 * SECOND + SECOND // 10, 0.02).tolist() == [0.0, 0.0]
+    ticks = [5 * SECOND + round(i * 0.03 * SECOND) for i in range(6)]
+    held = sum(0.03 * segment.velocity(tick, 0.03) for tick in ticks)
+    np.testing.assert_allclose(held, [0.02, -0.01], atol=1e-9)
     assert not segment.over(5 * SECOND + SECOND // 5, grace=0.1)
     assert segment.over(5 * SECOND + SECOND // 5 + 1, grace=0.1)
 

@@ -1,5 +1,6 @@
 """Name, version, dependencies and entry points: here, because colcon reads setup.py."""
 
+import sys
 from pathlib import Path
 
 from setuptools import find_packages, setup
@@ -27,22 +28,76 @@ EXTRAS = {
     # FrankaKitchen fails on mujoco 4.0; envs/d4rl mends the rewards of exactly this
     # gymnasium-robotics; Minari downloads its data sets through the client that [hf] brings.
     "d4rl": ["gymnasium-robotics==1.4.2", "minari[hf]>=0.5", "mujoco>=3.3,<3.4"],
+    # ROS 2 Jazzy from wheels, for machines without ROS: never beside a sourced one, whose libraries
+    # these would meet. Exact, because plain ros-rclpy is another distribution by now, and because
+    # one maintainer builds them. rclpy alone does not import: it needs a middleware.
+    "ros": [
+        "ros-jazzy-diagnostic-msgs==5.3.6",
+        "ros-jazzy-geometry-msgs==5.3.6",
+        "ros-jazzy-lifecycle-msgs==2.0.3",
+        "ros-jazzy-nav-msgs==5.3.6",
+        "ros-jazzy-rclpy==7.1.6",
+        "ros-jazzy-rmw-fastrtps-cpp==8.4.3",
+        "ros-jazzy-sensor-msgs==5.3.6",
+        "ros-jazzy-std-msgs==5.3.6",
+        "ros-jazzy-std-srvs==5.3.6",
+        "ros-jazzy-trajectory-msgs==5.3.6",
+        "ros-jazzy-visualization-msgs==5.3.6",
+        "rosbags>=0.11.9",
+    ],
     "runtime": ["onnxruntime>=1.20", "openvino>=2025.0"],
     "test": [
+        # What `colcon build` of this one package takes; colcon-core wants setuptools below 80, and
+        # three pytest plugins that pyproject.toml keeps out of our runs.
+        "colcon-bash>=0.5",
+        "colcon-core>=0.19",
+        "colcon-package-selection>=0.2",
+        "colcon-ros>=0.5",
         "hypothesis>=6.100",
         "pytest>=8",
         "pytest-timeout>=2.3",
         "pytest-xdist>=3.6",
+        "pyyaml>=6",
         "stable-baselines3>=2.4",
     ],
     "dev": ["codespell>=2.3", "mypy>=1.15", "pyright[nodejs]>=1.1.390", "ruff>=0.12"],
 }
 
-# Under ROS 2 the package is found by these two files; in a virtual environment they do no harm.
+ROOMS = ("agents", "decisive", "envs", "learning", "robots", "ros_nodes")
+
+
+def files(folder: str, pattern: str) -> list[str]:
+    """Relative paths: colcon links them into a build folder and runs this file there."""
+    return sorted(str(path) for path in Path(folder).glob(pattern))
+
+
+# Under ROS 2 the package is found by the first two; `decisive ros up` finds the rest without ROS.
 ROS_FILES = [
     ("share/ament_index/resource_index/packages", ["resource/decisive"]),
     ("share/decisive", ["package.xml"]),
+    ("share/decisive/launch", files("launch", "*.launch.py")),
+    ("share/decisive/config", [*files("config", "*.yaml"), *files("config", "*.xml")]),
 ]
+
+# Programs among the modules of ros_nodes. What takes seconds to load goes by `start`, which heeds
+# signals from the first moment.
+NODES = {
+    "object_poses": "start:object_poses",
+    "policy": "start:policy",
+    "recorder": "recorder:main",
+    "safety_gate": "start:safety_gate",
+    "sim_robot": "start:sim_robot",
+    "teleop_gamepad": "teleop_gamepad:main",
+    "teleop_keyboard": "teleop_keyboard:main",
+}
+
+COMMANDS = ["decisive=decisive.cli:main"]
+# `ros2 run decisive policy` runs lib/decisive/policy: setup.cfg has scripts put there, and colcon,
+# bloom and ament run this file as a program, which obeys setup.cfg. pip does not, and names as
+# short as these would land on everybody's PATH, where nobody needs them without `ros2 run`:
+# `python -m ros_nodes.policy` does the same. pip imports this file, under another argv[0].
+if Path(sys.argv[0]).name == "setup.py":
+    COMMANDS += [f"{name}=ros_nodes.{place}" for name, place in NODES.items()]
 
 # Gymnasium 1.x has no plugin entry points, and its ids shall be known without an import of ours:
 # see decisive/gymnasium_plugin.py. A half removed installation must not trouble other programs.
@@ -76,13 +131,7 @@ setup(
     python_requires=">=3.11,<3.13",
     package_dir={"": "."},
     cmdclass={"build_py": BuildWithPlugin},
-    packages=find_packages(
-        include=[
-            f"{room}{below}"
-            for room in ("agents", "decisive", "envs", "learning")
-            for below in ("", ".*")
-        ]
-    ),
+    packages=find_packages(include=[f"{room}{below}" for room in ROOMS for below in ("", ".*")]),
     package_data={
         "agents": ["checkpoints/**/*"],
         "decisive": ["py.typed"],
@@ -92,7 +141,7 @@ setup(
     install_requires=CORE,
     extras_require=EXTRAS,
     entry_points={
-        "console_scripts": ["decisive=decisive.cli:main"],
+        "console_scripts": COMMANDS,
         "gymnasium.envs": ["__root__=envs:register_envs"],
     },
     zip_safe=False,

@@ -18,7 +18,7 @@ from learning.atomic import write_file
 from ros_nodes.graph import GRAPHS, find_graph
 from ros_nodes.installation import require
 
-USAGE = """usage: decisive ros doctor|up|demo ...
+USAGE = """usage: decisive ros doctor|up|demo|bag ...
 
 The same policy as ROS 2 nodes: a simulator or a robot, the policy, and a safety gate that is the
 only one to command it. Needs a sourced ROS 2 Jazzy, or the extra `ros` (wheels from pip).
@@ -27,6 +27,7 @@ Examples:
   decisive ros doctor
   decisive ros demo --episodes 10
   decisive ros up sim_insertion
+  decisive ros bag export push-diverse-v0 push.mcap
   ros2 launch decisive sim_insertion.launch.py     (with a sourced ROS 2)
 
 `decisive ros demo --help` and so on list the options; docs/ros2.md tells the rest.
@@ -115,10 +116,21 @@ def main(argv: Sequence[str]) -> int:
     if not argv or argv[0] in ("-h", "--help"):
         print(USAGE, end="")
         return 0
-    verbs: dict[str, Callable[[Sequence[str]], int]] = {"doctor": _doctor, "up": _up, "demo": _demo}
+    verbs: dict[str, Callable[[Sequence[str]], int]] = {
+        "doctor": _doctor,
+        "up": _up,
+        "demo": _demo,
+        "bag": _bag,
+    }
     if argv[0] not in verbs:
         raise ValueError(f"ros needs one of {', '.join(verbs)}; got {argv[0]!r}")
     return verbs[argv[0]](argv[1:])
+
+
+def _bag(argv: Sequence[str]) -> int:
+    from ros_nodes import bag_cli
+
+    return bag_cli.main(argv)  # needs no ROS
 
 
 def read_parameters(words: Sequence[str]) -> dict[str, Any]:

@@ -80,7 +80,7 @@ class DemoConfig:
 def isolated() -> Iterator[None]:
     """A ROS domain of its own on this machine, unless the user has chosen one."""
     chosen = {
-        "ROS_DOMAIN_ID": str(1 + os.getpid() % 100),
+        "ROS_DOMAIN_ID": str(1 + os.getpid() % 29),
         "ROS_AUTOMATIC_DISCOVERY_RANGE": "LOCALHOST",
     }
     mine = {name: value for name, value in chosen.items() if name not in os.environ}

@@ -82,6 +82,11 @@ GRAPHS: dict[str, Graph] = {
     "sim_lockstep": Graph(
         "the same in simulated time, step by step: repeatable", "sim_lockstep.yaml", _TRIO
     ),
+    "sim_teleop": Graph(
+        "simulated cell driven by gamepad or keyboard, and recorded", "recorder.yaml",
+        (NodeSpec("sim_robot"), NodeSpec("safety_gate"), NodeSpec("recorder"),
+         NodeSpec("teleop_gamepad")),
+    ),
     "hardware_servo": _arm(
         "an arm by MoveIt Servo: velocities of the tool", "servo", "servo_node/delta_twist_cmds",
         _TCP,
@@ -103,8 +108,9 @@ def share(name: str) -> Path:
     Raises:
         ValueError: if it is in neither place.
     """
-    places = [ROOT, Path(sys.prefix) / "share" / "decisive"]
-    # In a colcon workspace every package has a prefix of its own.
+    # PREFIX/lib/python3.x/site-packages, whatever the prefix; with `pip install --target`, beside.
+    places = [ROOT, *(up / "share" / "decisive" for up in (*ROOT.parents[2:3], ROOT))]
+    # Where Python packages lie elsewhere, a sourced ROS 2 names the prefixes.
     places += [
         Path(prefix) / "share" / "decisive"
         for prefix in os.environ.get("AMENT_PREFIX_PATH", "").split(os.pathsep)

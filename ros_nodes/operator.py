@@ -180,7 +180,7 @@ class Operator:
         self.spin_until(ended, seconds, f"the end of episode {seed}")
         # The last pose may be on its way behind the word that the episode is over.
         self.rest(0.05)
-        return {key: value for key, value in self.episode.items() if key != "event"}
+        return {key: value for key, value in self.episode.items() if key not in ("event", "stamp")}
 
     def close(self) -> None:
         """Leave the graph."""

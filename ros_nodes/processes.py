@@ -16,6 +16,9 @@ from ros_nodes.graph import Graph, command_line, environment
 PATIENCE = 5.0
 """Seconds a node has to end by itself before it is killed."""
 
+SAVING = 60.0
+"""The same for the recorder, which writes its data set then."""
+
 
 class Processes:
     """The nodes of a graph as processes."""
@@ -90,8 +93,9 @@ class Processes:
         end = time.monotonic() + PATIENCE
         for name in order:
             process = self.running[name]
+            more = SAVING if name == "recorder" else 0.0
             try:
-                process.wait(max(end - time.monotonic(), 0.1))
+                process.wait(max(end + more - time.monotonic(), 0.1))
             except subprocess.TimeoutExpired:
                 process.kill()
                 process.wait()

@@ -67,6 +67,15 @@ LATCHED = QoSProfile(
 """For states that a late joiner must know."""
 
 
+EPISODES = QoSProfile(
+    history=HistoryPolicy.KEEP_LAST,
+    depth=10,
+    reliability=ReliabilityPolicy.RELIABLE,
+    durability=DurabilityPolicy.TRANSIENT_LOCAL,
+)
+"""For words about episodes: the end of one and the start of the next come together."""
+
+
 def now_of(node: Node) -> Now:
     """The time on both clocks."""
     return Now(node.get_clock().now().nanoseconds, time.monotonic_ns())

@@ -26,7 +26,7 @@ from std_srvs.srv import Trigger
 from decisive.options import parse_options
 from ros_nodes import messages
 from ros_nodes.parameters import Parameter, current, declare
-from ros_nodes.running import COMMAND, COMMAND_TYPES, LATCHED, RELIABLE, run
+from ros_nodes.running import COMMAND, COMMAND_TYPES, EPISODES, RELIABLE, run
 from ros_nodes.simulation import PERIOD, Setpoint, SimulatedRobot
 
 STEP_NS = round(PERIOD * 1e9)
@@ -103,7 +103,7 @@ class SimRobot(Node):
         self._clock_output = self.create_publisher(ClockMessage, "/clock", RELIABLE)
         self._tool = self.create_publisher(PoseStamped, "tool_pose", RELIABLE)
         self._joint_states = self.create_publisher(JointState, "joint_states", RELIABLE)
-        self._episode = self.create_publisher(String, "episode", LATCHED)
+        self._episode = self.create_publisher(String, "episode", EPISODES)
         self._objects: dict[str, Any] = {}
         if self._with_objects:
             self._objects = {
@@ -138,7 +138,8 @@ class SimRobot(Node):
             self._begin()
 
     def _tell(self, event: dict[str, Any]) -> None:
-        self._episode.publish(String(data=json.dumps(event)))
+        now = self._time if self._lockstep else self.get_clock().now().nanoseconds
+        self._episode.publish(String(data=json.dumps({**event, "stamp": now})))
 
     def _on_reset(self, request: Any, response: Any) -> Any:
         with self._lock:

@@ -13,20 +13,27 @@ from xml.etree import ElementTree
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
-ROOMS = ("agents", "decisive", "envs", "learning")
-CARRIED = (*ROOMS, "resource", "setup.py", "setup.cfg", "pyproject.toml", "package.xml", "LICENSE")
+ROOMS = ("agents", "decisive", "envs", "learning", "robots", "ros_nodes")
+SETTINGS = ("setup.py", "setup.cfg", "pyproject.toml", "package.xml", "LICENSE")
+CARRIED = (*ROOMS, "config", "launch", "resource", *SETTINGS)
+
+
+def copy_sources(folder: Path) -> None:
+    """What a package is built from."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for name in CARRIED:
+        if (ROOT / name).is_dir():
+            ignored = shutil.ignore_patterns("__pycache__")
+            shutil.copytree(ROOT / name, folder / name, ignore=ignored)
+        else:
+            shutil.copy(ROOT / name, folder / name)
 
 
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Built from a copy, so that no build folder of the checkout leaks into it, nor ours out."""
     copy = tmp_path_factory.mktemp("source")
-    for name in CARRIED:
-        source = ROOT / name
-        if source.is_dir():
-            shutil.copytree(source, copy / name, ignore=shutil.ignore_patterns("__pycache__"))
-        else:
-            shutil.copy(source, copy / name)
+    copy_sources(copy)
     out = tmp_path_factory.mktemp("wheel")
     command = [sys.executable, "-m", "pip", "wheel", "--no-deps", "--no-build-isolation"]
     result = subprocess.run(
@@ -86,6 +93,25 @@ def test_wheel_holds_nothing_but_the_packages(wheel: Path) -> None:
         "decisive-0.1.0.data",
         "decisive_gymnasium.pth",
     }
+
+
+def test_wheel_holds_what_ros_looks_for_and_no_short_command_names(wheel: Path) -> None:
+    archive = zipfile.ZipFile(wheel)
+    names = set(archive.namelist())
+    for pattern in ("launch/*.launch.py", "config/*.yaml", "config/*.xml"):
+        paths = {str(path.relative_to(ROOT)) for path in ROOT.glob(pattern)}
+        assert paths
+        assert {f"decisive-0.1.0.data/data/share/decisive/{path}" for path in paths} <= names
+    # `policy` on everybody's PATH would be somebody else's; setup.py says who gets it.
+    points = archive.read("decisive-0.1.0.dist-info/entry_points.txt").decode()
+    commands = points.partition("[console_scripts]")[2].partition("[")[0].split("\n")
+    assert [line for line in commands if line] == ["decisive = decisive.cli:main"]
+
+
+def test_installed_wheel_finds_its_parameter_files(installed: Path, tmp_path: Path) -> None:
+    code = "from ros_nodes.graph import share; print(share('config/fastdds.xml'))"
+    place = run_in_empty_folder(installed, tmp_path, "-c", code).strip()
+    assert is_installed(place, installed)
 
 
 def test_wheel_names_its_entry_points_licence_and_pythons(wheel: Path) -> None:

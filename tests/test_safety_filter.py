@@ -10,9 +10,7 @@ from hypothesis import strategies as st
 from robots.safety_filter import Limits, SafetyFilter, approach_speed
 
 LIMITS = Limits((-0.5, 0.1), (0.5, 0.6), (0.3, 0.4), (2.0, 5.0), hold=0.1)
-WILD = st.one_of(
-    st.floats(-1.0, 1.0), st.sampled_from([1e9, -1e9, 0.0, 0.3, -0.3, 1e-12, 1e300])
-)
+WILD = st.one_of(st.floats(-1.0, 1.0), st.sampled_from([1e9, -1e9, 0.0, 0.3, -0.3, 1e-12, 1e300]))
 
 
 def brake(limits: Limits, position: np.ndarray, velocity: np.ndarray) -> np.ndarray:

@@ -15,7 +15,7 @@ SPACE = Workspace((0.15, -0.48), (0.65, 0.48), 0.04)
 def test_the_reference_moves_as_the_environment_moves_its_target() -> None:
     """To the last bit, at the workspace's edge and with the effector held back by a block too."""
     env = gymnasium.make("decisive/BlockInsertion-v0")
-    obs, _ = env.reset(seed=3)
+    env.reset(seed=3)
     table = env.unwrapped
     reference = Reference(SPACE)
     reference.start(table.scene.tip()[:2])

@@ -129,10 +129,32 @@ compile_pybullet() {
     rmdir $WHEELS/partial
 }
 
+# Lines of requirements.lock that are ROS wheels, or a parser that only they use and that is called
+# `lark` as a sourced ROS's own is. Their rosidl_*, rosgraph_msgs and so on are inside, not lines.
+ROS_WHEELS='^(ros-|lark-parser==)'
+
+# Where a ROS 2 is sourced its own packages are used, never the wheels; a .venv made without it has
+# them still.
+drop_ros_wheels() {
+    grep -vE "$ROS_WHEELS" requirements.lock >"$1"
+    if ls -d $VENV/lib/python3.*/site-packages/ros_wheels_bootstrapper >/dev/null 2>&1; then
+        say "removing the ROS wheels: ROS 2 $ROS is sourced"
+        $VENV/bin/python -m pip uninstall --quiet --yes --disable-pip-version-check \
+            $(grep -E "$ROS_WHEELS" requirements.lock | sed 's/==.*//')
+    fi
+}
+
 install_lock() {
     local lock=$VENV/requirements.txt
-    # Where a ROS 2 is sourced its own packages are used, never the wheels.
-    if [ -n "$ROS" ]; then grep -v '^ros-' requirements.lock >$lock; else cp requirements.lock $lock; fi
+    if [ -n "$ROS" ]; then
+        drop_ros_wheels $lock
+    elif [ "$(uname -m)" != x86_64 ]; then
+        say "note: there are no ROS wheels for $(uname -m): everything but \`decisive ros\` will" \
+            "run; for that, install ROS 2 Jazzy, source it, and run this again"
+        grep -vE "$ROS_WHEELS" requirements.lock >$lock
+    else
+        cp requirements.lock $lock
+    fi
     mkdir -p $WHEELS
     local quiet=--quiet
     [ ! -t 1 ] || quiet=  # somebody watches: show what is downloaded

@@ -1,0 +1,152 @@
+"""Topics and services of every node: the documentation and the SROS2 policy are made from this.
+
+Written by hand; a test starts the nodes and compares. Importable without rclpy.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+Way = Literal["publishes", "subscribes", "serves"]
+
+POSE = "geometry_msgs/msg/PoseStamped"
+JOINTS = "sensor_msgs/msg/JointState"
+IMAGE = "sensor_msgs/msg/Image"
+INFO = "sensor_msgs/msg/CameraInfo"
+TEXT = "std_msgs/msg/String"
+TRIGGER = "std_srvs/srv/Trigger"
+SWITCH = "std_srvs/srv/SetBool"
+DIAGNOSTICS = "diagnostic_msgs/msg/DiagnosticArray"
+COMMANDS = (
+    "geometry_msgs/msg/TwistStamped",
+    "trajectory_msgs/msg/JointTrajectory",
+    "std_msgs/msg/Float64MultiArray",
+)
+
+
+@dataclass(frozen=True)
+class Interface:
+    """One topic or service of a node.
+
+    Attributes:
+        way: what the node does with it.
+        name: as the node knows it; `NAME` stands for any one name, `~` for the node's own.
+        types: of its messages; of several, a parameter chooses one.
+        doc: one line for people.
+    """
+
+    way: Way
+    name: str
+    types: tuple[str, ...]
+    doc: str
+
+
+def _out(name: str, types: str | tuple[str, ...], doc: str) -> Interface:
+    return Interface("publishes", name, (types,) if isinstance(types, str) else types, doc)
+
+
+def _in(name: str, types: str | tuple[str, ...], doc: str) -> Interface:
+    return Interface("subscribes", name, (types,) if isinstance(types, str) else types, doc)
+
+
+def _service(name: str, kind: str, doc: str) -> Interface:
+    return Interface("serves", name, (kind,), doc)
+
+
+INTERFACES: dict[str, tuple[Interface, ...]] = {
+    "sim_robot": (
+        _in("robot/command", COMMANDS, "what the robot does; as `command` says"),
+        _out("tool_pose", POSE, "tip of the tool"),
+        _out("joint_states", JOINTS, "positions and velocities of the joints"),
+        _out("objects/NAME", POSE, "exact poses, with `objects`: no camera has these"),
+        _out("camera/color/image_raw", IMAGE, "rgb8 640x480, with `camera_rate`"),
+        _out("camera/depth/image_raw", IMAGE, "32FC1 in m, registered to the colours, likewise"),
+        _out("camera/color/camera_info", INFO, "of both pictures"),
+        _out("camera/policy/image_raw", IMAGE, "what pixel policies see, with `policy_image`"),
+        _out("episode", TEXT, "JSON at every start and end, with the result; latched"),
+        _out("/clock", "rosgraph_msgs/msg/Clock", "simulated time, in lockstep"),
+        _service("~/reset", TRIGGER, "starts the episode of the parameter `seed`"),
+    ),
+    "object_poses": (
+        _in("camera/color/image_raw", IMAGE, "rgb8 or bgr8"),
+        _in("camera/depth/image_raw", IMAGE, "32FC1 in m or 16UC1 in mm, registered"),
+        _in("camera/color/camera_info", INFO, "intrinsics of both"),
+        _in("episode", TEXT, "a start forgets where things stand, with `follow_episodes`"),
+        _out("objects/NAME", POSE, "on the table, under the stamp of the picture"),
+        _service("~/reset", TRIGGER, "forgets where things stand"),
+    ),
+    "policy": (
+        _in("tool_pose", POSE, "tip of the tool"),
+        _in("objects/NAME", POSE, "poses that the policy's fields name"),
+        _in("joint_states", JOINTS, "where `features` ask for joints"),
+        _in("camera/policy/image_raw", IMAGE, "where the policy sees pixels"),
+        _in("episode", TEXT, "a start resets the policy, with `follow_episodes`"),
+        _out("policy/command", COMMANDS, "setpoints for the gate; as `command` says"),
+        _out("policy/inference", "sensor_msgs/msg/TimeReference",
+             "one a decision: newest stamp behind it in the header, oldest as the reference"),
+        _out("/diagnostics", DIAGNOSTICS, "decisions, rejected observations, times; 1 Hz"),
+        _out("~/transition_event", "lifecycle_msgs/msg/TransitionEvent", "of the lifecycle"),
+        _service("~/change_state", "lifecycle_msgs/srv/ChangeState", "of the lifecycle"),
+        _service("~/get_state", "lifecycle_msgs/srv/GetState", "of the lifecycle"),
+        _service("~/get_available_states", "lifecycle_msgs/srv/GetAvailableStates",
+                 "of the lifecycle"),
+        _service("~/get_available_transitions", "lifecycle_msgs/srv/GetAvailableTransitions",
+                 "of the lifecycle"),
+        _service("~/get_transition_graph", "lifecycle_msgs/srv/GetAvailableTransitions",
+                 "of the lifecycle"),
+        _service("~/reset", TRIGGER, "the next observation starts an episode"),
+    ),
+    "safety_gate": (
+        _in("policy/command", COMMANDS, "commands that want to reach the robot"),
+        _in("policy/inference", "sensor_msgs/msg/TimeReference", "that there was a decision"),
+        _in("tool_pose", POSE, "where the robot is, for commands of velocities"),
+        _in("joint_states", JOINTS, "where the robot is, for commands of positions"),
+        _in("estop", "std_msgs/msg/Bool", "true is the emergency stop; false does nothing"),
+        _out("robot/command", COMMANDS, "the only way to the robot"),
+        _out("~/state", TEXT, "JSON `state` and `why` at every change; latched"),
+        _out("/diagnostics", DIAGNOSTICS, "state and counters; 1 Hz"),
+        _service("~/arm", SWITCH, "true arms, false disarms"),
+        _service("~/estop", SWITCH, "true is the emergency stop, false releases the latch"),
+        _service("~/report", TRIGGER, "the counters as JSON"),
+    ),
+    "recorder": (
+        _in("robot/command", COMMANDS, "what the robot was told"),
+        _in("tool_pose", POSE, "tip of the tool"),
+        _in("objects/NAME", POSE, "poses that the data set's fields name"),
+        _in("joint_states", JOINTS, "where `features` ask for joints"),
+        _in("camera/policy/image_raw", IMAGE, "where the data set has pixels"),
+        _in("episode", TEXT, "starts and ends, with `follow_episodes`"),
+        _out("~/state", TEXT, "JSON at every change; latched"),
+        _service("~/start", TRIGGER, "starts an episode"),
+        _service("~/stop", TRIGGER, "ends it and keeps it"),
+        _service("~/discard", TRIGGER, "ends it and forgets it"),
+        _service("~/save", TRIGGER, "writes the data set"),
+    ),
+    "teleop_keyboard": (
+        _out("policy/command", COMMANDS[0], "velocities, in place of a policy's"),
+    ),
+    "teleop_gamepad": (
+        _in("joy", "sensor_msgs/msg/Joy", "sticks and buttons"),
+        _out("policy/command", COMMANDS[0], "velocities, in place of a policy's"),
+        _out("estop", "std_msgs/msg/Bool", "true while the button is pressed"),
+    ),
+}  # fmt: skip
+"""By node, which is also the name of its module."""
+
+NODE_SERVICES = tuple(
+    f"~/{name}"
+    for name in (
+        "describe_parameters",
+        "get_parameter_types",
+        "get_parameters",
+        "get_type_description",
+        "list_parameters",
+        "set_parameters",
+        "set_parameters_atomically",
+    )
+)
+"""What every node serves."""
+
+EVERYWHERE = ("/rosout", "/parameter_events")
+"""What every node publishes."""

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from ros_nodes.graph import Graph, command_line, environment
+from ros_nodes.start import PARENT
 
 PATIENCE = 5.0
 """Seconds a node has to end by itself before it is killed."""
@@ -39,7 +40,7 @@ class Processes:
             env: environment to start from; that of this process by default.
         """
         self._graph, self._overrides, self._logs = graph, dict(overrides), logs
-        self._env = environment(env)
+        self._env = {**environment(env), PARENT: str(os.getpid())}
         self.running: dict[str, subprocess.Popen[bytes]] = {}
         for node in graph.nodes:
             self.start(node.name)

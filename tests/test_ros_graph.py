@@ -90,6 +90,36 @@ def test_ros_up_starts_arms_and_ends_with_status_0(number: signal.Signals) -> No
     assert "Traceback" not in "".join(lines) + rest
 
 
+def children_of(pid: int) -> list[int]:
+    found = subprocess.run(["pgrep", "-P", str(pid)], capture_output=True, text=True)
+    return [int(word) for word in found.stdout.split()]
+
+
+def runs(pid: int) -> bool:
+    """Whether a process runs; one that has ended may still be listed until init asks after it."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+
+
+def test_no_node_outlives_a_parent_that_was_killed() -> None:
+    env = {**os.environ, "ROS_DOMAIN_ID": "46", "ROS_AUTOMATIC_DISCOVERY_RANGE": "LOCALHOST"}
+    command = [sys.executable, "-m", "decisive", "ros", "up", "sim_insertion"]
+    process = subprocess.Popen(command, env=env, stderr=subprocess.PIPE, text=True)
+    assert process.stderr is not None
+    while "disarmed" not in process.stderr.readline():
+        pass
+    nodes = children_of(process.pid)
+    assert len(nodes) == 3
+    process.kill()
+    process.communicate()
+    end = time.monotonic() + 10.0
+    while any(map(runs, nodes)) and time.monotonic() < end:
+        time.sleep(0.05)
+    assert not [pid for pid in nodes if runs(pid)]
+
+
 def test_ros_up_ends_with_one_line_when_a_node_does(capfd: pytest.CaptureFixture[str]) -> None:
     os.environ["ROS_DOMAIN_ID"] = "48"
     try:

@@ -27,7 +27,7 @@ Examples:
   decisive ros doctor
   decisive ros demo --episodes 10
   decisive ros up sim_insertion
-  decisive ros bag export push-diverse-v0 push.mcap
+  decisive ros bag export push-diverse-v0 bags/push
   ros2 launch decisive sim_insertion.launch.py     (with a sourced ROS 2)
 
 `decisive ros demo --help` and so on list the options; docs/ros2.md tells the rest.

@@ -115,6 +115,8 @@ def main(argv: Sequence[str]) -> int:
     """Run the verb."""
     if not argv or argv[0] in ("-h", "--help"):
         print(USAGE, end="")
+        if argv:
+            raise SystemExit(0)
         return 0
     verbs: dict[str, Callable[[Sequence[str]], int]] = {
         "doctor": _doctor,

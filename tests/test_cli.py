@@ -27,13 +27,13 @@ def test_setup_and_package_agree_on_the_version():
     assert f'version="{__version__}"' in (ROOT / "setup.py").read_text()
 
 
-@pytest.mark.parametrize("verb", cli.VERBS.values(), ids=cli.VERBS)
-def test_every_verb_has_a_main_and_help_with_an_example(verb, capsys):
+@pytest.mark.parametrize(("name", "verb"), cli.VERBS.items(), ids=cli.VERBS)
+def test_every_verb_has_a_main_and_help_with_an_example(name, verb, capsys):
     module = importlib.import_module(verb.module)
     with pytest.raises(SystemExit) as stop:
         module.main(["--help"])
     assert not stop.value.code
-    assert f"decisive {verb.module.rpartition('.')[2]}" in capsys.readouterr().out
+    assert f"decisive {name}" in capsys.readouterr().out
 
 
 def test_help_loads_neither_torch_nor_a_simulator():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import threading
 import time
@@ -33,7 +34,11 @@ PERIOD = 0.02
 
 
 class Robot:
-    """Publishes poses at 50 Hz and notes the commands that arrive. Its tool stands still."""
+    """Publishes poses at 50 Hz and notes the commands that arrive.
+
+    Its tool is led around in a circle, whatever is commanded, so that there is always something to
+    command: near a tool that stands still the commanded position would soon stand still too.
+    """
 
     def __init__(self, domain: int) -> None:
         self.context = Context()
@@ -64,6 +69,9 @@ class Robot:
             for topic, (x, y, yaw) in PLACES.items():
                 if topic in self.silent:
                     continue
+                if topic == "tool_pose":
+                    angle = math.pi * time.monotonic()
+                    x, y = x + 0.05 * math.cos(angle), y + 0.05 * math.sin(angle)
                 turn = np.array([0.0, 0.0, np.sin(yaw / 2), np.cos(yaw / 2)])
                 message = messages.pose_message(np.array([x, y, 0.0]), turn, stamp, "base_link")
                 self.spoil(topic, message)

@@ -19,6 +19,8 @@ from robots.safety_filter import Limits, SafetyFilter
 Array = NDArray[np.float64]
 State = Literal["disarmed", "armed", "stopped", "estop"]
 SECOND = 1_000_000_000
+FAR = 1e9
+"""Further than any robot reaches: a position command beyond it means no more than this one."""
 LONGEST_CHUNK = 2.0
 """Seconds that one trajectory may cover."""
 
@@ -253,7 +255,8 @@ class Gate:
         else:
             if self._sent is None:
                 self._sent = position.copy()
-            verdict = self._filter.filter((wanted - self._sent) / dt, self._sent, dt)
+            way = np.clip(wanted - self._sent, -FAR, FAR)
+            verdict = self._filter.filter(way / dt, self._sent, dt)
             sent = self._sent + verdict.velocity * dt if verdict.reasons else wanted
             self._sent = sent.copy()
         self._passed(verdict.reasons)
@@ -304,7 +307,8 @@ class Gate:
             reasons: set[str] = set()
             for i, (wanted, dt) in enumerate(zip(array, steps, strict=True)):
                 place = self._sent if self._sent is not None else self._position
-                verdict = self._filter.filter((wanted - place) / max(dt, 1e-3), place, dt)
+                way = np.clip(wanted - place, -FAR, FAR)
+                verdict = self._filter.filter(way / max(dt, 1e-3), place, dt)
                 moved = place + verdict.velocity * max(dt, 1e-3)
                 sent[i] = moved if verdict.reasons else wanted
                 self._sent = sent[i].copy()

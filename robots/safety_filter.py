@@ -92,7 +92,7 @@ def approach_speed(distance: Array, acceleration: Array, hold: float) -> Array:
         `(n,)` speeds, 0 where nothing is left.
     """
     unit = acceleration * hold * hold
-    with np.errstate(divide="ignore", invalid="ignore"):
+    with np.errstate(divide="ignore", over="ignore", invalid="ignore"):
         d = np.where(unit > 0, np.maximum(distance, 0.0) / unit, 0.0)
     # Beyond this, and for no limit at all, the speed is no limit either.
     far = d > 1e12

@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from robots.gate import SECOND, Decision, Gate, GateConfig, Now
@@ -217,6 +217,8 @@ def test_a_command_that_is_not_finite_stops_the_robot(cell: Cell, bad: float) ->
         max_size=20,
     )
 )
+@example([("observe", 0.0, 9e307, 0), ("command", 1e308, -1e308, 0)])
+@example([("observe", 0.0, -1.7e308, 0), ("command", 0.0, 0.0, 0)])
 def test_whatever_comes_nothing_infinite_goes_out(events: list) -> None:
     cell = Cell()
     cell.arm()
@@ -397,7 +399,10 @@ def test_a_trajectory_that_is_not_finite_stops_the_robot() -> None:
 
 
 @settings(max_examples=200, deadline=None)
-@given(st.lists(st.floats(-1e6, 1e6), min_size=3, max_size=30), st.integers(1, 100))
+@given(
+    st.lists(st.floats(-1e6, 1e6) | st.just(-1.7e308), min_size=3, max_size=30),
+    st.integers(1, 100),
+)
 def test_any_positions_stay_within_all_limits(targets: list[float], ms: int) -> None:
     cell = joints()
     last, velocity = 0.0, 0.0

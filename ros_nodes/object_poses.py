@@ -7,7 +7,6 @@ topics.
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Sequence
 from dataclasses import replace
@@ -25,7 +24,7 @@ from robots.matching import SECOND, Matched, Matcher
 from robots.pose_estimation import DEFAULT, MODELS, SceneEstimator
 from ros_nodes import messages
 from ros_nodes.parameters import Parameter, declare
-from ros_nodes.running import NEWEST, RELIABLE, run
+from ros_nodes.running import NEWEST, RELIABLE, run, tells_start
 
 SOURCES = {
     "color": (Image, "camera/color/image_raw"),
@@ -150,11 +149,7 @@ class ObjectPoses(Node):
         return response
 
     def _on_episode(self, message: Any) -> None:
-        try:
-            start = json.loads(message.data).get("event") == "start"
-        except (ValueError, AttributeError):
-            return
-        if start:
+        if tells_start(message.data):
             self._forget()
 
 

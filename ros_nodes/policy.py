@@ -6,7 +6,6 @@ streamed in between. What it publishes goes to the `safety_gate`, never to a rob
 
 from __future__ import annotations
 
-import json
 import threading
 import time
 from collections import deque
@@ -47,6 +46,7 @@ from ros_nodes.running import (
     RELIABLE,
     guard_lifecycle,
     run,
+    tells_start,
     wait_until_sent,
 )
 
@@ -521,10 +521,7 @@ class PolicyNode(LifecycleNode):
         return response
 
     def _on_episode(self, message: Any) -> None:
-        try:
-            start = json.loads(message.data).get("event") == "start"
-        except (ValueError, AttributeError):
-            return
+        start = tells_start(message.data)
         with self._lock:
             if start and self._active:
                 self._start_anew()

@@ -7,6 +7,7 @@ status 0. An exception in a callback, or a wrong lifecycle request, ends no node
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import sys
@@ -74,6 +75,14 @@ EPISODES = QoSProfile(
     durability=DurabilityPolicy.TRANSIENT_LOCAL,
 )
 """For words about episodes: the end of one and the start of the next come together."""
+
+
+def tells_start(text: str) -> bool:
+    """Whether a word of the topic `episode` tells of a start; what is no such word does not."""
+    try:
+        return bool(json.loads(text).get("event") == "start")
+    except (ValueError, AttributeError):
+        return False
 
 
 def now_of(node: Node) -> Now:

@@ -63,7 +63,7 @@ EXTRAS = {
     "dev": ["codespell>=2.3", "mypy>=1.15", "pyright[nodejs]>=1.1.390", "ruff>=0.12"],
 }
 
-ROOMS = ("agents", "decisive", "envs", "learning", "robots", "ros_nodes")
+ROOMS = ("agents", "decisive", "envs", "learning", "robots", "ros_nodes", "world_models")
 
 
 def files(folder: str, pattern: str) -> list[str]:

@@ -1,0 +1,1 @@
+"""Predictors of what a sensor will see next."""

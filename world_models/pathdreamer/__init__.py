@@ -1,0 +1,1 @@
+"""Pathdreamer (Koh et al. 2021): 360-degree views of places not yet visited."""

@@ -1,0 +1,204 @@
+"""Reprojection: each pixel is one real, nearest point; holes take the nearest pixel's channels."""
+
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+
+from envs.indoor import equirectangular as env_panoramas
+from world_models.pathdreamer.equirectangular import flat_pixels, rays
+from world_models.pathdreamer.guidance import Points, make_guidance, project, unproject
+from world_models.pathdreamer.panoramas import Seen
+from world_models.pathdreamer.reprojection import nearest_points, nearest_valid
+
+SIZE = (8, 16)
+
+
+def cloud(*points: tuple[float, float, float], rgb: object = None, ids: object = None) -> Points:
+    n = len(points)
+    return Points(
+        np.array(points, np.float32).reshape(-1, 3).T.copy(),
+        np.array(rgb if rgb is not None else [[9, 9, 9]] * n, np.uint8).reshape(-1, 3),
+        np.array(ids if ids is not None else [1] * n, np.uint8),
+    )
+
+
+def brute_force(points: NDArray[np.float32], size: tuple[int, int]) -> NDArray[np.int64]:
+    number = np.full(size, -1, np.int64)
+    nearest = np.full(size, math.inf)
+    for k, point in enumerate(points.T):
+        depth = float(np.linalg.norm(point))
+        if not 0 < depth < math.inf:
+            continue
+        row, column = env_panoramas.pixels(point.astype(float), *size)
+        if depth < nearest[row, column]:
+            nearest[row, column], number[row, column] = depth, k
+    return number
+
+
+@given(st.integers(1, 200), st.integers(0, 2**32 - 1))
+def test_every_pixel_is_the_nearest_point_of_it(n: int, seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    height, width = SIZE
+    # Directions well inside the pixels: on their borders single precision may differ.
+    row, column = rng.integers(height, size=n), rng.integers(width, size=n)
+    directions = rays(height, width)[:, row * width + column]
+    # Whole numbers of millimetres: no two distances that only rounding tells apart.
+    points = (directions * rng.permutation(np.arange(1, n + 1)).astype(np.float32)).astype("f4")
+    number, depth = nearest_points(points, np.zeros(3), SIZE)
+    assert np.array_equal(number, brute_force(points, SIZE))
+    hit = number >= 0
+    assert np.linalg.norm(points[:, number[hit]], axis=0) == pytest.approx(depth[hit])
+    assert (depth[~hit] == 0).all()
+
+
+@given(st.integers(1, 60), st.integers(0, 2**32 - 1))
+def test_the_order_of_points_does_not_matter(n: int, seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    points = rng.normal(size=(3, n)).astype(np.float32)
+    order = rng.permutation(n)
+    number, depth = nearest_points(points, np.zeros(3), SIZE)
+    mixed, same = nearest_points(np.ascontiguousarray(points[:, order]), np.zeros(3), SIZE)
+    assert np.array_equal(depth, same)
+    assert np.array_equal(np.where(mixed >= 0, order[mixed], -1), number)
+
+
+def test_of_equally_distant_points_the_first_is_seen() -> None:
+    points = cloud((1, 0.1, 0), (1, 0.1, 0)).positions
+    number, _ = nearest_points(points, np.zeros(3), SIZE)
+    assert set(number.ravel()) == {-1, 0}
+
+
+def test_panoramas_are_those_of_the_environments() -> None:
+    for height, width in ((8, 16), (5, 7), (64, 128)):
+        expected = env_panoramas.directions(height, width)
+        assert rays(height, width).T.reshape(height, width, 3) == pytest.approx(expected, abs=1e-6)
+    vectors = np.random.default_rng(0).normal(size=(20_000, 3))
+    row, column = env_panoramas.pixels(vectors, 64, 128)
+    offsets = vectors.T.astype(np.float32)
+    ours = flat_pixels(offsets, 64, 128)
+    # Single precision decides otherwise within a hair of a border.
+    assert (ours != row * 128 + column).mean() < 2e-4
+
+
+def test_no_label_or_colour_is_made_up() -> None:
+    """The release takes the greatest class and colour channels among the points near the front."""
+    both = cloud((2, 0.1, 0.1), (2.05, 0.1, 0.1), rgb=[[200, 0, 10], [0, 100, 250]], ids=[3, 30])
+    seen = project(both, np.zeros(3), SIZE)
+    assert seen.valid.sum() == 1
+    assert seen.rgb[seen.valid].tolist() == [[200, 0, 10]]
+    assert seen.semantic[seen.valid].tolist() == [3]
+
+
+@pytest.mark.parametrize("bad", [(math.nan, 0, 1), (math.inf, 0, 1), (0, 0, 0), (0, 0, 99)])
+def test_points_that_cannot_be_seen_leave_no_trace(bad: tuple[float, float, float]) -> None:
+    """The release writes them to pixel 0."""
+    good = (1.0, 0.1, 0.1)
+    seen = project(cloud(bad, good), np.zeros(3), SIZE, max_depth=10.0)
+    alone = project(cloud(good), np.zeros(3), SIZE)
+    assert np.array_equal(seen.valid, alone.valid)
+    assert not seen.valid[0, 0]
+    assert np.array_equal(seen.depth, alone.depth)
+
+
+def test_nothing_seen_is_not_far_away_and_black_is_seen() -> None:
+    """The release: depth 1.0 for both, and RGB 0 for a hole."""
+    seen = project(cloud((9.99, 0.1, 0.1), rgb=[[0, 0, 0]]), np.zeros(3), SIZE)
+    assert seen.valid.sum() == 1
+    assert seen.depth[seen.valid][0] == pytest.approx(9.99, rel=1e-3)
+    assert (seen.depth[~seen.valid] == 0).all()
+
+
+def test_an_empty_cloud_is_all_holes() -> None:
+    seen = project(Points.none(), np.zeros(3), SIZE)
+    assert not seen.valid.any()
+    assert not seen.filled_rgb.any()
+    assert not seen.filled_depth.any()
+
+
+def test_poles_and_seam_are_inside() -> None:
+    number, _ = nearest_points(
+        cloud((0, 0, 2), (0, 0, -2), (-2, 0, 0), (-2, -0.0, 0.5)).positions, np.zeros(3), SIZE
+    )
+    assert set(number.ravel()) == {-1, 0, 1, 2, 3}
+    assert (number[0] == 0).sum() == 1
+    assert (number[-1] == 1).sum() == 1
+
+
+def test_unproject_then_project_returns_the_panorama() -> None:
+    rng = np.random.default_rng(1)
+    seen = Seen(
+        rng.integers(256, size=(16, 32, 3)).astype(np.uint8),
+        rng.integers(1, 41, size=(16, 32)).astype(np.uint8),
+        rng.uniform(0.5, 8, size=(16, 32)).astype(np.float32),
+        np.array([3.0, -20.0, 1.5]),
+    )
+    again = make_guidance([seen], seen.position)
+    assert again.valid.all()
+    assert np.array_equal(again.rgb, seen.rgb)
+    assert np.array_equal(again.semantic, seen.semantic)
+    assert again.depth == pytest.approx(seen.depth, rel=1e-4)
+
+
+@pytest.mark.parametrize("hole", [math.nan, 0.0, -1.0, math.inf])
+def test_depth_that_is_none_is_no_point(hole: float) -> None:
+    depth = np.full((4, 8), 2.0, np.float32)
+    depth[1, 2] = hole
+    seen = Seen(np.zeros((4, 8, 3), np.uint8), np.ones((4, 8), np.uint8), depth, np.zeros(3))
+    points = unproject(seen)
+    assert len(points) == 31
+    assert np.isfinite(points.positions).all()
+
+
+def test_what_does_not_fit_is_refused() -> None:
+    rgb, ids, depth = np.zeros((4, 8, 3), "u1"), np.zeros((4, 8), "u1"), np.ones((4, 8), "f4")
+    with pytest.raises(ValueError, match="needs rgb"):
+        unproject(Seen(rgb, ids[:3], depth, np.zeros(3)))
+    with pytest.raises(ValueError, match="three finite"):
+        unproject(Seen(rgb, ids, depth, np.array([0, math.nan, 0])))
+    with pytest.raises(ValueError, match="at least one panorama"):
+        make_guidance([], np.zeros(3))
+    with pytest.raises(ValueError, match="three finite"):
+        nearest_points(np.zeros((3, 1), np.float32), np.array([math.nan, 0, 0]), SIZE)
+    with pytest.raises(ValueError, match="float32"):
+        nearest_points(np.zeros((3, 1)), np.zeros(3), SIZE)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="at least one pixel"):
+        nearest_points(np.zeros((3, 1), np.float32), np.zeros(3), (0, 4))
+
+
+@given(st.integers(1, 9), st.integers(1, 13), st.integers(0, 2**32 - 1))
+def test_holes_take_the_nearest_pixel_round_the_seam(height: int, width: int, seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    valid = rng.random((height, width)) < rng.random()
+    source = nearest_valid(valid)
+    if not valid.any():
+        assert (source == -1).all()
+        return
+    rows, columns = np.nonzero(valid)
+    for i in range(height):
+        for j in range(width):
+            across = np.abs(columns - j)
+            squared = (rows - i) ** 2 + np.minimum(across, width - across) ** 2
+            y, x = divmod(int(source[i, j]), width)
+            gap = min(abs(x - j), width - abs(x - j))
+            assert valid[y, x]
+            assert (y - i) ** 2 + gap**2 == squared.min()
+
+
+def test_filled_channels_come_from_one_pixel() -> None:
+    seen = project(
+        cloud((1, 0.1, 0.1), (-1, 0.1, 0.1), rgb=[[1, 2, 3], [4, 5, 6]], ids=[7, 8]),
+        np.zeros(3),
+        SIZE,
+    )
+    pairs = {
+        (tuple(rgb.tolist()), int(label))
+        for rgb, label in zip(
+            seen.filled_rgb.reshape(-1, 3), seen.filled_semantic.ravel(), strict=True
+        )
+    }
+    assert pairs == {((1, 2, 3), 7), ((4, 5, 6), 8)}
+    assert (seen.filled_depth > 0).all()

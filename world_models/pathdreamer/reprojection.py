@@ -1,0 +1,118 @@
+"""Points to panorama: which one every pixel sees.
+
+Depth and number of a point are packed into one integer, and the least integer of a pixel wins. So
+every pixel is one real point with all its channels. The public release (google-research/pathdreamer
+`utils/pano_utils.py`) scatters twice and takes the greatest class number and the greatest of each
+colour channel among the points near the front: labels and colours that no point has.
+"""
+
+import math
+
+import numpy as np
+from numpy.typing import NDArray
+
+from world_models.pathdreamer.equirectangular import Floats, flat_pixels
+
+_NOTHING = np.uint64(0xFFFF_FFFF_FFFF_FFFF)
+_BLOCK = 1 << 14
+"""Points at a time: so few stay in the cache from one operation to the next."""
+
+
+def nearest_points(
+    points: Floats, camera: NDArray[np.floating], size: tuple[int, int], max_depth: float = math.inf
+) -> tuple[NDArray[np.int64], Floats]:
+    """The nearest point in every pixel of the panorama from `camera`.
+
+    Points that are not finite, at the camera itself or further away than `max_depth` are not seen.
+    Of two points equally far away the first is.
+
+    Args:
+        points: `(3, N)` float32 in the world frame, metres; each row contiguous.
+        camera: `(3,)` position, metres.
+        size: `(height, width)` of the panorama.
+        max_depth: metres.
+
+    Returns:
+        `(height, width)` number of the point, -1 where there is none, and `(height, width)` its
+        distance, 0 where there is none.
+
+    Raises:
+        ValueError: for shapes that do not fit, a camera that is not finite, or an empty size.
+    """
+    height, width = size
+    camera = np.asarray(camera, np.float32)
+    if points.ndim != 2 or points.shape[0] != 3 or points.dtype != np.float32:
+        raise ValueError(f"points must be (3, N) float32, got {points.shape} {points.dtype}")
+    if camera.shape != (3,) or not np.isfinite(camera).all():
+        raise ValueError(f"camera must be three finite numbers, got {camera}")
+    if height < 1 or width < 1:
+        raise ValueError(f"a panorama has at least one pixel, got {height} x {width}")
+    least = np.full(height * width, _NOTHING)
+    for first in range(0, points.shape[1], _BLOCK):
+        _scatter(points[:, first : first + _BLOCK], first, camera, size, max_depth, least)
+    empty = least == _NOTHING
+    number = (least & np.uint64(0xFFFF_FFFF)).astype(np.int64)
+    number[empty] = -1
+    found = (least >> np.uint64(32)).astype(np.uint32).view(np.float32)
+    found[empty] = 0.0
+    return number.reshape(size), found.reshape(size)
+
+
+def _scatter(
+    points: Floats,
+    first: int,
+    camera: Floats,
+    size: tuple[int, int],
+    max_depth: float,
+    least: NDArray[np.uint64],
+) -> None:
+    """Lower `least`, one number a pixel, to the keys of points that are numbered from `first`."""
+    offsets = points - camera[:, None]
+    numbers = np.arange(first, first + points.shape[1], dtype=np.uint64)
+    with np.errstate(over="ignore", invalid="ignore"):
+        depth = np.sqrt(np.einsum("in,in->n", offsets, offsets))
+        seen = (depth > 0) & (depth <= max_depth) & (depth < math.inf)
+    if not seen.all():
+        chosen = np.flatnonzero(seen)
+        offsets, depth, numbers = offsets[:, chosen], depth[chosen], numbers[chosen]
+    # The bits of positive floats are in the order of the floats.
+    key = depth.view(np.uint32).astype(np.uint64)
+    key <<= np.uint64(32)
+    key |= numbers
+    np.minimum.at(least, flat_pixels(offsets, *size), key)
+
+
+def nearest_valid(valid: NDArray[np.bool_]) -> NDArray[np.int64]:
+    """For every pixel the nearest valid one, on the cylinder that the panorama is.
+
+    Distance is Euclidean in pixels; the first and the last column are neighbours. Exact: the
+    distances within columns first, then their lower envelope along rows (Felzenszwalb and
+    Huttenlocher 2012, "Distance transforms of sampled functions"), here by trying shifts until none
+    can be nearer.
+
+    Args:
+        valid: `(H, W)`.
+
+    Returns:
+        `(H, W)` row times width plus column; -1 everywhere if nothing is valid.
+    """
+    height, width = valid.shape
+    if not valid.any():
+        return np.full(valid.shape, -1, np.int64)
+    rows = np.arange(height)[:, None]
+    far = 4 * (height + width)
+    above = np.maximum.accumulate(np.where(valid, rows, -far), axis=0)
+    below = np.minimum.accumulate(np.where(valid, rows, height + far)[::-1], axis=0)[::-1]
+    source = np.where(rows - above <= below - rows, above, below)
+    # Distance squared above, pixel below: their least is the nearest, of equals the first pixel.
+    squared = (source - rows).astype(np.int64) ** 2
+    pixel = np.clip(source, 0, height - 1) * width + np.arange(width)
+    key = (squared << 32) | pixel
+    best = key.copy()
+    for shift in range(1, width // 2 + 1):
+        step = np.int64(shift * shift) << 32
+        if (best < step).all():
+            break
+        np.minimum(best, np.roll(key, shift, axis=1) + step, out=best)
+        np.minimum(best, np.roll(key, -shift, axis=1) + step, out=best)
+    return best & 0xFFFF_FFFF

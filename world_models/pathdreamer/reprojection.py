@@ -74,7 +74,8 @@ def _scatter(
         seen = (depth > 0) & (depth <= max_depth) & (depth < math.inf)
     if not seen.all():
         chosen = np.flatnonzero(seen)
-        offsets, depth, numbers = offsets[:, chosen], depth[chosen], numbers[chosen]
+        offsets, depth = offsets.take(chosen, axis=1), depth.take(chosen)
+        numbers = numbers.take(chosen)
     # The bits of positive floats are in the order of the floats.
     key = depth.view(np.uint32).astype(np.uint64)
     key <<= np.uint64(32)

@@ -7,105 +7,20 @@ several threads.
 from __future__ import annotations
 
 import threading
-from collections import Counter
-from dataclasses import dataclass, field
 from typing import Literal
 
 import numpy as np
-from numpy.typing import NDArray
 
-from robots.safety_filter import Limits, SafetyFilter
+from robots.gate_settings import SECOND, Array, Decision, GateConfig, Health, Now
+from robots.safety_filter import SLACK, SafetyFilter
 
-Array = NDArray[np.float64]
+__all__ = ["SECOND", "Decision", "Gate", "GateConfig", "Health", "Now"]
+
 State = Literal["disarmed", "armed", "stopped", "estop"]
-SECOND = 1_000_000_000
 FAR = 1e9
 """Further than any robot reaches: a position command beyond it means no more than this one."""
 LONGEST_CHUNK = 2.0
 """Seconds that one trajectory may cover."""
-
-
-@dataclass(frozen=True)
-class Now:
-    """The time, twice.
-
-    Attributes:
-        ros: nanoseconds on the clock that stamps messages; may pause or jump.
-        steady: nanoseconds on a clock that does neither; timeouts count on it.
-    """
-
-    ros: int
-    steady: int
-
-
-@dataclass(frozen=True)
-class GateConfig:
-    """Settings of a gate.
-
-    Attributes:
-        limits: of every axis.
-        positions: whether commands are positions (joint controllers) rather than velocities.
-        command_timeout: seconds after the last good command until the robot is stopped.
-        inference_timeout: seconds after the last fresh inference until then; 0 does not watch.
-        max_age: greatest age in seconds of observations, and of commands.
-        max_skew: greatest difference in seconds between the observations of one inference.
-        future: seconds by which a stamp may lie in the future.
-        rearm: after a stop: `explicit` waits for a person, `automatic` for `fresh` observations.
-        fresh: fresh observations in a row before the robot may move again.
-        repeats: times a stop is repeated, in case one gets lost.
-    """
-
-    limits: Limits
-    positions: bool = False
-    command_timeout: float = 0.1
-    inference_timeout: float = 0.0
-    max_age: float = 0.1
-    max_skew: float = 0.05
-    future: float = 0.05
-    rearm: Literal["explicit", "automatic"] = "explicit"
-    fresh: int = 3
-    repeats: int = 25
-
-    def __post_init__(self) -> None:
-        """Refuse what would never stop, or never move."""
-        for name in ("command_timeout", "max_age", "max_skew", "future", "inference_timeout"):
-            value = getattr(self, name)
-            if not np.isfinite(value) or value < 0:
-                raise ValueError(f"{name} must be a time in seconds, got {value}")
-        if not 0 < self.command_timeout <= 1.0:
-            raise ValueError(f"command_timeout must be in (0, 1] s, got {self.command_timeout}")
-        if self.max_age <= 0:
-            raise ValueError("max_age must be positive: nothing would ever be fresh enough")
-        if self.rearm not in ("explicit", "automatic"):
-            raise ValueError(f"rearm must be explicit or automatic, got {self.rearm!r}")
-        if self.fresh < 1 or self.repeats < 1:
-            raise ValueError("fresh and repeats must be at least 1")
-
-
-@dataclass(frozen=True)
-class Decision:
-    """What the gate says to a command.
-
-    Attributes:
-        values: `(n,)` what to send; None sends nothing.
-        stop: whether a stop must be sent instead.
-        reasons: why it was changed or refused.
-    """
-
-    values: Array | None = None
-    stop: bool = False
-    reasons: tuple[str, ...] = ()
-
-
-@dataclass
-class Health:
-    """Counters since the start, for diagnostics."""
-
-    passed: int = 0
-    changed: int = 0
-    refused: int = 0
-    stops: int = 0
-    reasons: Counter[str] = field(default_factory=Counter)
 
 
 class Gate:
@@ -255,12 +170,33 @@ class Gate:
         else:
             if self._sent is None:
                 self._sent = position.copy()
-            way = np.clip(wanted - self._sent, -FAR, FAR)
-            verdict = self._filter.filter(way / dt, self._sent, dt)
-            sent = self._sent + verdict.velocity * dt if verdict.reasons else wanted
+            before = self._sent
+            sent, reasons = self._next(before, wanted, dt)
+            if self._leaves_box(before, sent):
+                return self._stop("workspace")
             self._sent = sent.copy()
+            self._passed(reasons)
+            return Decision(sent, reasons=reasons)
         self._passed(verdict.reasons)
         return Decision(sent, reasons=verdict.reasons)
+
+    def _next(self, place: Array, wanted: Array, dt: float) -> tuple[Array, tuple[str, ...]]:
+        """The position after one that was sent, within the limits, and what was changed."""
+        limits = self.config.limits
+        speed = np.clip(wanted - place, -FAR, FAR) / dt
+        within = np.clip(wanted, np.minimum(limits.low, place), np.maximum(limits.high, place))
+        inside, limit = (within - place) / dt, np.array(limits.velocity)
+        moving = limit > 0
+        # All axes together: one alone that lags behind leads the tip of an arm off its way.
+        excess = float((np.abs(inside[moving]) / limit[moving]).max(initial=0.0))
+        too_fast = excess > 1.0 + SLACK
+        verdict = self._filter.filter(inside / excess if too_fast else speed, place, dt)
+        reasons = tuple(dict.fromkeys((*(("velocity",) if too_fast else ()), *verdict.reasons)))
+        return place + verdict.velocity * dt if reasons else wanted, reasons
+
+    def _leaves_box(self, start: Array, end: Array) -> bool:
+        box = self.config.box
+        return box is not None and box.is_left(start, end)
 
     def _passed(self, reasons: tuple[str, ...]) -> None:
         self.health.passed += 1
@@ -299,26 +235,39 @@ class Gate:
             if reason := self._not_ready(now):
                 self._refuse(reason)
                 return self._stop(reason)
-            if stamp is not None and (reason := self._timing(stamp, self._command_stamp, now)):
-                return self._refuse(f"command {reason}")
+            if stamp is not None:
+                if stamp == self._command_stamp and self._last is not None:
+                    return Decision(self._last.copy())  # sent twice: a simulator has asked again
+                if reason := self._timing(stamp, self._command_stamp, now):
+                    return self._refuse(f"command {reason}")
             assert self._position is not None  # _not_ready
             self._resume(now)
-            sent = np.empty_like(array)
-            reasons: set[str] = set()
-            for i, (wanted, dt) in enumerate(zip(array, steps, strict=True)):
-                place = self._sent if self._sent is not None else self._position
-                way = np.clip(wanted - place, -FAR, FAR)
-                verdict = self._filter.filter(way / max(dt, 1e-3), place, dt)
-                moved = place + verdict.velocity * max(dt, 1e-3)
-                sent[i] = moved if verdict.reasons else wanted
-                self._sent = sent[i].copy()
-                self._plan.append((now.steady + round(times[i] * SECOND), sent[i].copy()))
-                reasons.update(verdict.reasons)
+            sent, reasons = self._planned(array, times, now)
+            if sent is None:
+                return self._stop("workspace")
             self._command_at = now.steady + round(times[-1] * SECOND)
             self._command_stamp = stamp
             self._moving_since = self._moving_since or now.steady
-            self._passed(tuple(sorted(reasons)))
-            return Decision(sent, reasons=tuple(sorted(reasons)))
+            self._last = sent.copy()
+            self._passed(reasons)
+            return Decision(sent, reasons=reasons)
+
+    def _planned(
+        self, points: Array, times: Array, now: Now
+    ) -> tuple[Array | None, tuple[str, ...]]:
+        """A chunk within the limits, and what was changed; None if the tip would leave its box."""
+        sent = np.empty_like(points)
+        reasons: set[str] = set()
+        for i, (wanted, dt) in enumerate(zip(points, np.diff(times, prepend=0.0), strict=True)):
+            assert self._sent is not None  # _resume
+            place = self._sent
+            sent[i], changed = self._next(place, wanted, max(dt, 1e-3))
+            if self._leaves_box(place, sent[i]):
+                return None, ()
+            self._sent = sent[i].copy()
+            self._plan.append((now.steady + round(times[i] * SECOND), sent[i].copy()))
+            reasons.update(changed)
+        return sent, tuple(sorted(reasons))
 
     def _resume(self, now: Now) -> None:
         """Go on from where the last chunk has brought the robot by now, at its speed there."""
@@ -334,8 +283,15 @@ class Gate:
         elif after:  # the last chunk has not reached its first point
             self._sent = self._position
         start = self._sent if self._sent is not None else self._position
-        assert start is not None
+        assert start is not None  # _not_ready
+        self._sent = start
         self._plan = [(now.steady, start.copy())]
+
+    def forget(self) -> None:
+        """Positions begin anew where the robot is: it was moved by others, as at a reset."""
+        with self._lock:
+            self._sent, self._plan = None, []
+            self._filter.reset()
 
     def tick(self, now: Now) -> Decision:
         """The watchdog: call it often, from a thread of its own."""

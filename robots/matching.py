@@ -15,7 +15,9 @@ from numpy.typing import NDArray
 SECOND = 1_000_000_000
 REFERENCE = "reference"
 """Source of the commanded position: what the policy node itself has asked for."""
-SOURCES = ("pose", "joints", "image", REFERENCE)
+FK = "fk"
+"""Source of poses that forward kinematics makes of the joints."""
+SOURCES = ("pose", FK, "joints", "image", REFERENCE)
 PARTS = ("xy", "yaw4", "heading", "position")
 
 
@@ -25,10 +27,12 @@ class Feature:
 
     Attributes:
         field: name of the field in the policy's state, or `pixels`.
-        source: `pose` (PoseStamped), `joints` (JointState), `image` (Image) or `reference`.
+        source: `pose` (PoseStamped), `fk` (JointState, by forward kinematics), `joints`
+            (JointState), `image` (Image) or `reference`.
         topic: of the message; empty for `reference`.
-        part: for poses: `xy` (2), `yaw4` (cos and sin of four times the yaw), `heading` (cos and
-            sin of the yaw) or `position` (3); for joints: their names, separated by commas.
+        part: for poses, also those of `fk`: `xy` (2), `yaw4` (cos and sin of four times the yaw),
+            `heading` (cos and sin of the yaw) or `position` (3); for joints: their names, separated
+            by commas.
     """
 
     field: str
@@ -42,11 +46,11 @@ class Feature:
             raise ValueError(f"a feature comes from one of {SOURCES}, got {self.source!r}")
         if self.source != REFERENCE and not self.topic:
             raise ValueError(f"feature {self.field!r}: {self.source} needs a topic")
-        if self.source == "pose" and self.part not in PARTS:
+        if self.source in ("pose", FK) and self.part not in PARTS:
             raise ValueError(f"feature {self.field!r}: a pose gives {PARTS}, got {self.part!r}")
 
 
-_LINE = re.compile(r"\s*(\w+)\s*=\s*(\w+)(?::([\w/~]+))?(?:\s+([\w,]+))?\s*")
+_LINE = re.compile(r"\s*(\w+)\s*=\s*(\w+)(?::([\w/~]+))?(?:\s+([\w,.]+))?\s*")
 
 
 def parse_feature(line: str) -> Feature:
@@ -66,7 +70,7 @@ def parse_feature(line: str) -> Feature:
 
 
 def default_features(
-    fields: Sequence[str], pixels: bool, tool: str = "tool_pose"
+    fields: Sequence[str], pixels: bool, tool: str = "pose:tool_pose"
 ) -> tuple[Feature, ...]:
     """The map that the names of the fields suggest.
 
@@ -76,7 +80,7 @@ def default_features(
     Args:
         fields: names of the state's fields, in order.
         pixels: whether the policy sees a camera.
-        tool: topic of the tool's pose.
+        tool: source and topic of the tool's pose.
 
     Raises:
         ValueError: for a field whose name says nothing; give a map then.
@@ -87,7 +91,8 @@ def default_features(
             features.append(Feature(name, REFERENCE))
             continue
         if name == "effector_xy":
-            features.append(Feature(name, "pose", tool, "xy"))
+            source, _, topic = tool.partition(":")
+            features.append(Feature(name, source, topic, "xy"))
             continue
         thing, _, part = name.rpartition("_")
         if not thing or part not in PARTS:

@@ -65,10 +65,16 @@ class Up:
     Examples:
       decisive ros up sim_insertion --arm
       decisive ros up sim_insertion --param policy.checkpoint=block-insertion-mse
+      decisive ros up sim_any --arm --env decisive/Particle-v0 --set n_dims=16 \
+        --param policy.checkpoint=particle-16-ibc
     """
 
     graph: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="NAME")]
     """Which graph; `decisive ros up list` tells them."""
+    env: str = ""
+    """Environment that `sim_robot` simulates; by default that of the graph's file."""
+    settings: Settings = ()
+    """Its options, such as slots=2; give --set once for each. Needs --env."""
     parameters: Parameters = ()
     """Parameter of a node, such as safety_gate.hold=0.05; give --param once for each."""
     arm: Flag = False
@@ -87,10 +93,11 @@ class Demo:
       decisive ros demo --episodes 10 --perceived
       decisive ros demo --episodes 10 --realtime
       decisive ros demo --env decisive/BlockPush-v0 --policy block-push-ibc --json
+      decisive ros demo --env decisive/Particle-v0 --set n_dims=16 --policy particle-16-ibc
     """
 
     env: str = "decisive/BlockInsertion-v0"
-    """Environment id; one of the tabletop."""
+    """Environment id: of the tabletop, or in simulated time any with a box of actions."""
     policy: str = "block-insertion-ibc"
     """Shipped name, or a checkpoint folder."""
     episodes: int = 50
@@ -188,6 +195,7 @@ def _up(argv: Sequence[str]) -> int:
     if unknown:
         known = ", ".join(node.name for node in graph.nodes)
         raise ValueError(f"{arguments.graph} has no node {', '.join(unknown)}; it has {known}")
+    parameters = {**_environment(arguments), **parameters}
     require()
     from ros_nodes.processes import Processes
 
@@ -203,6 +211,20 @@ def _up(argv: Sequence[str]) -> int:
     finally:
         statuses = processes.stop()
     return max(statuses.values(), key=abs)
+
+
+def _environment(arguments: Up) -> dict[str, Any]:
+    """Parameters for another environment than that of the graph's file."""
+    if not arguments.env:
+        if arguments.settings:
+            raise ValueError("--set gives options of an environment: name it with --env")
+        return {}
+    options = parse_options(arguments.env, arguments.settings)
+    if arguments.graph == "sim_any":
+        from ros_nodes.any_environment import parameters_for
+
+        return parameters_for(arguments.env, options)
+    return {"sim_robot.env": arguments.env, "sim_robot.set": list(arguments.settings) or [""]}
 
 
 def _arm(processes: Any, ended: threading.Event) -> None:
@@ -228,10 +250,16 @@ def _demo(argv: Sequence[str]) -> int:
     parameters = read_parameters(arguments.parameters)
     out = None if arguments.out is None else check_writable(arguments.out)
     require()
-    from ros_nodes.demo import DemoConfig, run_demo
+    from ros_nodes.any_environment import acts_by_displacements
+    from ros_nodes.demo import ANY, DemoConfig, run_demo
 
+    graph = "sim_insertion" if arguments.realtime else "sim_lockstep"
+    if not acts_by_displacements(arguments.env, options):
+        if arguments.realtime or arguments.perceived:
+            raise ValueError(f"{arguments.env} runs in simulated time, without a camera")
+        graph = ANY
     config = DemoConfig(
-        graph="sim_insertion" if arguments.realtime else "sim_lockstep",
+        graph=graph,
         env=arguments.env,
         policy=arguments.policy,
         options=options,

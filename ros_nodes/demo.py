@@ -10,17 +10,22 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import gymnasium as gym
 import numpy as np
 from numpy.typing import NDArray
 
 from decisive.episodes import Runner
 from decisive.progress import progress
 from decisive.statistics import wilson_interval
+from ros_nodes.any_environment import parameters_for
 from ros_nodes.graph import Graph, NodeSpec, find_graph
 from ros_nodes.processes import Processes, running
 
+ANY = "sim_any"
+"""The graph of environments that are not driven by displacements."""
 TOLERANCE = 1e-6
-"""Metres by which a direct episode and one through the graph may differ."""
+"""By which a direct episode and one through the graph may differ: metres of the tool's path, or
+units of the observation of any environment."""
 
 
 @dataclass(frozen=True)
@@ -28,7 +33,7 @@ class DemoConfig:
     """What to run.
 
     Attributes:
-        graph: name of the graph.
+        graph: name of the graph; `sim_any` for environments that are not driven by displacements.
         env: environment id.
         policy: checkpoint folder or shipped name.
         options: environment options.
@@ -67,6 +72,7 @@ class DemoConfig:
             "object_poses.env": self.env,
         }
         return {
+            **(parameters_for(self.env, self.options) if self.graph == ANY else {}),
             **(seen if self.perceived else {}),
             "sim_robot.env": self.env,
             "sim_robot.set": words or [""],
@@ -101,9 +107,9 @@ def run_demo(config: DemoConfig, logs: Path | None = None) -> dict[str, Any]:
 
     Returns:
         A JSON object: `ros` and `direct` (`success_rate`, `success_ci95`, `per_episode`), `gate`
-        (counters of the safety gate), and `parity`: the greatest difference in metres between
-        tool paths of the first episode, with the steps compared, and how many episodes have
-        equal rows (success, score, return and length).
+        (counters of the safety gate), and `parity`: the greatest difference between the tool paths
+        (metres) or observations of the first episode, with the steps compared, and how many
+        episodes have equal rows (success, score, return and length).
     """
     direct: list[dict[str, Any]] = []
     direct_path: NDArray[np.float64] = np.zeros((0, 2))
@@ -125,7 +131,7 @@ def run_demo(config: DemoConfig, logs: Path | None = None) -> dict[str, Any]:
     }
     if config.direct:
         answer["direct"] = _summary(direct)
-        if config.graph == "sim_lockstep" and not config.perceived:
+        if config.graph in ("sim_lockstep", ANY) and not config.perceived:
             same = sum(one == other for one, other in zip(rows, direct, strict=True))
             answer["parity"] = {**_parity(path, direct_path), "episodes_equal": same}
     return answer
@@ -149,8 +155,9 @@ def _through(
                 operator.arm()
                 rows.append(operator.end_episode(seed))
                 if seed == config.seed:
-                    path = operator.tool_path()
-                meter.advance(note=f"{sum(row['success'] for row in rows)} succeeded")
+                    any_env = config.graph == ANY
+                    path = operator.observations() if any_env else operator.tool_path()
+                meter.advance(note=f"{sum(bool(row['success']) for row in rows)} succeeded")
         gate = operator.report()
     finally:
         operator.close()
@@ -160,10 +167,11 @@ def _through(
 def _direct(config: DemoConfig) -> tuple[list[dict[str, Any]], NDArray[np.float64]]:
     """The same episodes in this process."""
     runner = Runner(config.env, config.options, config.policy)
+    runner.env = noted = _Noted(runner.env)
     path: list[NDArray[np.float64]] = []
 
     def note(env: Any) -> None:
-        path.append(env.unwrapped.scene.tip()[:2])
+        path.append(noted.last if config.graph == ANY else env.unwrapped.scene.tip()[:2])
 
     try:
         with progress(f"{config.policy} direct", config.episodes) as meter:
@@ -171,10 +179,30 @@ def _direct(config: DemoConfig) -> tuple[list[dict[str, Any]], NDArray[np.float6
             for seed in range(config.seed, config.seed + config.episodes):
                 watch = note if seed == config.seed else None
                 rows.append(runner.run(seed, watch).row())
-                meter.advance(note=f"{sum(row['success'] for row in rows)} succeeded")
+                meter.advance(note=f"{sum(bool(row['success']) for row in rows)} succeeded")
     finally:
         runner.close()
     return rows, np.array(path)
+
+
+class _Noted(gym.Wrapper[Any, Any, Any, Any]):
+    """Keeps the last vector that an environment has shown."""
+
+    last: NDArray[np.float64]
+    """`(D,)`; pixels, laid out in a row."""
+
+    def reset(self, **words: Any) -> Any:
+        observation, info = self.env.reset(**words)
+        return self._note(observation), info
+
+    def step(self, action: Any) -> Any:
+        observation, *rest = self.env.step(action)
+        return self._note(observation), *rest
+
+    def _note(self, observation: Any) -> Any:
+        state = observation["state"] if isinstance(observation, Mapping) else observation
+        self.last = np.asarray(state, np.float64).ravel()
+        return observation
 
 
 def _parity(path: NDArray[np.float64], direct: NDArray[np.float64]) -> dict[str, Any]:

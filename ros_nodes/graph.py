@@ -82,6 +82,12 @@ GRAPHS: dict[str, Graph] = {
     "sim_lockstep": Graph(
         "the same in simulated time, step by step: repeatable", "sim_lockstep.yaml", _TRIO
     ),
+    "sim_joints": Graph(
+        "a simulated xArm6 in real time, commanded by its six joints", "sim_joints.yaml", _TRIO
+    ),
+    "sim_any": Graph(
+        "any environment in simulated time: whole actions, here pushes", "sim_any.yaml", _TRIO
+    ),
     "sim_teleop": Graph(
         "simulated cell driven by gamepad or keyboard, and recorded", "recorder.yaml",
         (NodeSpec("sim_robot"), NodeSpec("safety_gate"), NodeSpec("recorder"),
@@ -92,11 +98,11 @@ GRAPHS: dict[str, Graph] = {
         _TCP,
     ),
     "hardware_trajectory": _arm(
-        "axes x, y, z by a joint trajectory controller: chunks of positions", "trajectory",
+        "six joints by a joint trajectory controller: chunks of positions", "trajectory",
         "joint_trajectory_controller/joint_trajectory", _TCP,
     ),
     "hardware_positions": _arm(
-        "axes x, y, z by a forward position controller", "positions",
+        "six joints by a forward position controller", "positions",
         "forward_position_controller/commands", _TCP,
     ),
 }  # fmt: skip

@@ -58,7 +58,10 @@ INTERFACES: dict[str, tuple[Interface, ...]] = {
     "sim_robot": (
         _in("robot/command", COMMANDS, "what the robot does; as `command` says"),
         _out("tool_pose", POSE, "tip of the tool"),
-        _out("joint_states", JOINTS, "positions and velocities of the joints"),
+        _out("joint_states", JOINTS, "positions and velocities of the joints; of any environment, "
+             "the last action"),
+        _out("observation", JOINTS, "of any environment, named FIELD.0, FIELD.1, ...; in lockstep, "
+             "with command trajectory"),
         _out("objects/NAME", POSE, "exact poses, with `objects`: no camera has these"),
         _out("camera/color/image_raw", IMAGE, "rgb8 640x480, with `camera_rate`"),
         _out("camera/depth/image_raw", IMAGE, "32FC1 in m, registered to the colours, likewise"),
@@ -79,9 +82,12 @@ INTERFACES: dict[str, tuple[Interface, ...]] = {
     "policy": (
         _in("tool_pose", POSE, "tip of the tool"),
         _in("objects/NAME", POSE, "poses that the policy's fields name"),
-        _in("joint_states", JOINTS, "where `features` ask for joints"),
+        _in("joint_states", JOINTS, "where `features` ask for joints, and of an arm with `urdf`"),
+        _in("observation", JOINTS, "where actions are sent as they are"),
         _in("camera/policy/image_raw", IMAGE, "where the policy sees pixels"),
         _in("episode", TEXT, "a start resets the policy, with `follow_episodes`"),
+        _in("safety_gate/state", TEXT, "once armed, the commanded position begins anew where the "
+            "robot is; in real time"),
         _out("policy/command", COMMANDS, "setpoints for the gate; as `command` says"),
         _out("policy/inference", "sensor_msgs/msg/TimeReference",
              "one a decision: newest stamp behind it in the header, oldest as the reference"),
@@ -102,6 +108,8 @@ INTERFACES: dict[str, tuple[Interface, ...]] = {
         _in("policy/inference", "sensor_msgs/msg/TimeReference", "that there was a decision"),
         _in("tool_pose", POSE, "where the robot is, for commands of velocities"),
         _in("joint_states", JOINTS, "where the robot is, for commands of positions"),
+        _in("episode", TEXT, "a start tells that a simulator has moved the robot, with "
+            "`follow_episodes` and commands of positions"),
         _in("estop", "std_msgs/msg/Bool", "true is the emergency stop; false does nothing"),
         _out("robot/command", COMMANDS, "the only way to the robot"),
         _out("~/state", TEXT, "JSON `state` and `why` at every change; latched"),

@@ -16,6 +16,7 @@ from rclpy.context import Context
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.parameter import Parameter
 from rclpy.utilities import try_shutdown
+from sensor_msgs.msg import JointState
 from std_msgs.msg import String
 from std_srvs.srv import SetBool, Trigger
 
@@ -50,8 +51,10 @@ class Operator:
         self.gate: dict[str, Any] = {}
         """The last state of the gate."""
         self._path: dict[int, tuple[float, float]] = {}
+        self._seen: dict[int, tuple[float, ...]] = {}
         self.node.create_subscription(String, "episode", self._on_episode, LATCHED)
         self.node.create_subscription(PoseStamped, "tool_pose", self._on_tool, RELIABLE)
+        self.node.create_subscription(JointState, "observation", self._on_observation, RELIABLE)
         self.node.create_subscription(String, "safety_gate/state", self._on_gate, LATCHED)
 
     def _on_episode(self, message: String) -> None:
@@ -60,6 +63,13 @@ class Operator:
     def _on_tool(self, message: PoseStamped) -> None:
         place = message.pose.position
         self._path[messages.nanoseconds(message.header.stamp)] = (place.x, place.y)
+
+    def _on_observation(self, message: JointState) -> None:
+        self._seen[messages.nanoseconds(message.header.stamp)] = tuple(message.position)
+
+    def observations(self) -> NDArray[np.float64]:
+        """`(T, D)` what any environment has shown since the episode began; complete."""
+        return np.array([self._seen[stamp] for stamp in sorted(self._seen)])
 
     def tool_path(self) -> NDArray[np.float64]:
         """`(T, 2)` positions of the tool since the episode began, metres; in lockstep, complete."""
@@ -169,6 +179,7 @@ class Operator:
         if not answer.success:
             raise ValueError(f"the policy was not reset: {answer.message}")
         self._path.clear()
+        self._seen.clear()
         self.call(Trigger, "sim_robot/reset", Trigger.Request())
 
     def end_episode(self, seed: int, seconds: float = 120.0) -> dict[str, Any]:

@@ -16,53 +16,45 @@ from typing import Any
 import numpy as np
 import torch
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
-from geometry_msgs.msg import PoseStamped
 from numpy.typing import NDArray
 from rclpy.clock import Clock
 from rclpy.clock_type import ClockType
 from rclpy.lifecycle import LifecycleNode, TransitionCallbackReturn
-from sensor_msgs.msg import Image, JointState, TimeReference
+from sensor_msgs.msg import TimeReference
 from std_msgs.msg import String
 from std_srvs.srv import Trigger
 
 from agents import load_policy
 from decisive.statistics import median_and_p95
-from robots.matching import (
-    REFERENCE,
-    Feature,
-    Matched,
-    Matcher,
-    default_features,
-    parse_feature,
-    pose_part,
-)
-from robots.streaming import Outcome, Reference, Segment, Worker, Workspace
+from robots.kinematics import Unreachable
+from robots.matching import Feature
+from robots.streaming import Outcome, Reference, Worker, Workspace
 from ros_nodes import messages
+from ros_nodes.arm import ARM_PARAMETERS, read_arm
 from ros_nodes.parameters import Parameter, current, declare
+from ros_nodes.policy_observations import INPUTS, Observations, acts_as_it_is
+from ros_nodes.policy_setpoints import Setpoints, action_message, action_names, twist
 from ros_nodes.running import (
     COMMAND,
     COMMAND_TYPES,
+    LATCHED,
     NEWEST,
     RELIABLE,
     guard_lifecycle,
     run,
+    tells,
     tells_start,
     wait_until_sent,
 )
 
-INPUTS = {"pose": PoseStamped, "joints": JointState, "image": Image}
+Array = NDArray[np.float64]
+
 OK, FAILED = TransitionCallbackReturn.SUCCESS, TransitionCallbackReturn.FAILURE
 STEADY = Clock(clock_type=ClockType.STEADY_TIME)
 
 
 STALE_PERIODS = 2.5
 """Periods after which the result of an inference is no longer about the present."""
-
-SETTLING = 0.03
-"""Seconds after the end of a way before it is looked whether the robot has arrived."""
-
-CORRECTION = 8.0
-"""Velocity of a correction by the distance it is about, 1/s."""
 
 PARAMETERS = (
     Parameter("checkpoint", "block-insertion-ibc", "folder of a checkpoint, or a shipped name"),
@@ -71,6 +63,9 @@ PARAMETERS = (
     Parameter("command", "twist", "what is published: TwistStamped, JointTrajectory chunks or "
               "Float64MultiArray (positions)", choices=tuple(COMMAND_TYPES)),
     Parameter("joints", ["x", "y", "z"], "names of the axes that positions are commanded of"),
+    *ARM_PARAMETERS,
+    Parameter("orientation", [1.0, 0.0, 0.0, 0.0], "of the tool of an arm, a quaternion x y z w in "
+              "base_link; this one points down"),
     Parameter("height", 0.004, "commanded z in m, where positions are commanded", -1.0, 2.0),
     Parameter("features", [""], "where each field of the observation comes from, one line "
               "FIELD = SOURCE:TOPIC PART each; empty: as the names of the fields suggest"),
@@ -86,7 +81,8 @@ PARAMETERS = (
     Parameter("max_skew", 0.05, "greatest time in s between the observations of one decision",
               0.0, 1.0),
     Parameter("future", 0.05, "seconds by which a stamp may lie in the future", 0.0, 1.0),
-    Parameter("lockstep", False, "decide on every new observation, for a simulator that waits"),
+    Parameter("lockstep", False, "decide on every new observation, for a simulator that waits; "
+              "with command trajectory, actions are sent as they are"),
     Parameter("follow_episodes", True, "reset when the topic `episode` tells of a start"),
     Parameter("autostart", True, "configure and activate without being asked"),
     Parameter("seed", -1, "of the policy's sampling, applied at a reset; -1 goes on as it is",
@@ -100,7 +96,9 @@ class Job:
 
     Attributes:
         observation: what the policy takes.
-        measured: `(2,)` position of the tool, metres.
+        measured: `(2,)` position of the tool, metres; of no meaning where actions are sent as they
+            are.
+        joints: `(n,)` of the arm, where they are known.
         oldest: stamp in nanoseconds of the oldest observation.
         newest: of the newest.
         reset: whether an episode begins here.
@@ -108,34 +106,12 @@ class Job:
     """
 
     observation: Any
-    measured: NDArray[np.float64]
+    measured: Array
+    joints: Array | None
     oldest: int
     newest: int
     reset: bool
     seed: int | None
-
-
-def features_of(spec: Any, lines: Sequence[str]) -> tuple[Feature, ...]:
-    """The topic-to-feature map of a policy.
-
-    Args:
-        spec: the policy's spec.
-        lines: the parameter `features`.
-
-    Raises:
-        ValueError: where lines and fields do not agree.
-    """
-    fields = (
-        [field.name for field in spec.observation_fields] if "state" in spec.observation else []
-    )
-    given = [parse_feature(line) for line in lines if line.strip()]
-    if not given:
-        return default_features(fields, "pixels" in spec.observation)
-    wanted = [*fields, *(["pixels"] if "pixels" in spec.observation else [])]
-    named = {feature.field: feature for feature in given}
-    if set(named) != set(wanted) or len(named) != len(given):
-        raise ValueError(f"features must name each of {wanted} once, got {list(named)}")
-    return tuple(named[name] for name in wanted)
 
 
 class PolicyNode(LifecycleNode):
@@ -152,10 +128,7 @@ class PolicyNode(LifecycleNode):
         self._reset_wanted = True
         self._times: deque[float] = deque(maxlen=200)
         self._counts = {"decisions": 0, "errors": 0}
-        self._segment: Segment | None = None
         self._last: tuple[int, Any] | None = None
-        self._segment_stamp = 0
-        self._measured: tuple[int, NDArray[np.float64]] = (0, np.zeros(2))
         self._next = 0  # steady time of the next decision, where the clock alone decides
         self._diagnostics = self.create_publisher(DiagnosticArray, "/diagnostics", RELIABLE)
         self.create_service(Trigger, "~/reset", self._on_reset)
@@ -186,26 +159,21 @@ class PolicyNode(LifecycleNode):
         torch.set_num_threads(1)
         value = self.value
         self.policy = load_policy(value["checkpoint"])
-        spec = self.policy.spec
-        if spec.action_dim != 2 or [f.name for f in spec.action_fields] != ["delta_xy"]:
-            raise ValueError(
-                f"{value['checkpoint']} does not act by displacements delta_xy; got "
-                f"{[f.name for f in spec.action_fields]} ({spec.action_dim} numbers)"
-            )
-        self.features = features_of(spec, value["features"])
+        self._check_actions()
+        chain = None if acts_as_it_is(value) else read_arm(value)
         self._reference = Reference(
             Workspace(tuple(value["workspace_low"]), tuple(value["workspace_high"]), value["lead"])
         )
-        self._tool = Feature("", "pose", "tool_pose", "xy")
-        used = [f for f in self.features if f.source != REFERENCE]
-        topics = {f"{f.source}:{f.topic}": f for f in [*used, self._tool]}
-        self._matcher = Matcher(list(topics), value["max_age"], value["max_skew"], value["future"])
+        self._observations = Observations(self.policy.spec, value, chain)
+        driven = None if value["command"] == "twist" else chain
+        self._setpoints = Setpoints(value, self._reference, driven)
+        self._matcher = self._observations.matcher
         self._output = self.create_lifecycle_publisher(
             COMMAND_TYPES[value["command"]], "policy/command", COMMAND
         )
         self._beats = self.create_lifecycle_publisher(TimeReference, "policy/inference", COMMAND)
         quality = RELIABLE if value["lockstep"] else NEWEST
-        for key, feature in topics.items():
+        for key, feature in self._observations.topics.items():
             self._entities.append(
                 self.create_subscription(
                     INPUTS[feature.source], feature.topic, self._reader(key, feature), quality
@@ -214,6 +182,25 @@ class PolicyNode(LifecycleNode):
         if value["follow_episodes"]:
             self._entities.append(
                 self.create_subscription(String, "episode", self._on_episode, RELIABLE)
+            )
+        if not value["lockstep"]:
+            self._entities.append(
+                self.create_subscription(String, "safety_gate/state", self._on_gate, LATCHED)
+            )
+
+    def _check_actions(self) -> None:
+        """Refuse actions that nobody would understand."""
+        value, spec = self.value, self.policy.spec
+        if acts_as_it_is(value):
+            action_names(spec)
+            return
+        if value["lockstep"] and value["command"] != "twist":
+            raise ValueError("lockstep takes the commands twist or trajectory, got positions")
+        if spec.action_dim != 2 or [f.name for f in spec.action_fields] != ["delta_xy"]:
+            raise ValueError(
+                f"{value['checkpoint']} does not act by displacements delta_xy; got "
+                f"{[f.name for f in spec.action_fields]} ({spec.action_dim} numbers). In lockstep, "
+                "with command trajectory, any actions are sent as they are"
             )
 
     def on_activate(self, state: Any) -> Any:
@@ -250,14 +237,16 @@ class PolicyNode(LifecycleNode):
         """Stop streaming and end the worker."""
         with self._lock:
             was_active, self._active = self._active, False
-            self._segment = None
             worker, self._worker = self._worker, None
+            if was_active:
+                self._setpoints.clear()
         if not was_active:
             return
         for timer in self._timers_of_activity:
             self.destroy_timer(timer)
         if self.value["command"] == "twist":
-            self._output.publish(self._twist(np.zeros(2), self.get_clock().now().to_msg()))
+            now = self.get_clock().now().to_msg()
+            self._output.publish(twist(np.zeros(2), now, self.value["frame"]))
             wait_until_sent(self._output)
         if worker is not None:
             worker.close()
@@ -283,7 +272,7 @@ class PolicyNode(LifecycleNode):
                 return
             now = self.get_clock().now().nanoseconds
             try:
-                taken = self._value(message, feature)
+                taken = self._observations.read(key, message)
             except ValueError as error:
                 self._count("malformed")
                 self.get_logger().warning(f"{feature.topic}: {error}", throttle_duration_sec=1.0)
@@ -291,8 +280,8 @@ class PolicyNode(LifecycleNode):
             stamp = messages.nanoseconds(message.header.stamp)
             with self._lock:
                 before = self._matcher.reference
-                if feature == self._tool:
-                    self._measured = (stamp, taken[0][:2].copy())
+                if feature == self._observations.tool:
+                    self._setpoints.observe(stamp, taken[0][:2].copy())
                 fresh = self._matcher.add(key, stamp, taken, now)
                 complete = self._matcher.reference > before
             if complete:
@@ -304,17 +293,6 @@ class PolicyNode(LifecycleNode):
 
         return read
 
-    def _value(self, message: Any, feature: Feature) -> Any:
-        if feature.source == "pose":
-            return messages.pose_arrays(message)
-        if feature.source == "joints":
-            return messages.joint_positions(message, feature.part.split(","))
-        image = messages.image_array(message)
-        wanted = tuple(self.policy.spec.observation["pixels"])
-        if image.shape != wanted:
-            raise ValueError(f"the policy sees pictures of {wanted}, got {image.shape}")
-        return image.copy()
-
     def _decide(self) -> None:
         """Hand a new decision to the worker, if there are new observations."""
         with self._lock:
@@ -323,15 +301,16 @@ class PolicyNode(LifecycleNode):
             matched = self._matcher.match(self.get_clock().now().nanoseconds)
             if matched is None:
                 return
-            measured = matched.values["pose:tool_pose"][0][:2].copy()
+            measured, joints = self._observations.tool_of(matched)
             if not self._arrived(measured, matched.oldest):
                 return
             if not self._reference.started:
                 self._reference.start(measured)
             seed = current(self, "seed")
             job = Job(
-                self._observation(matched),
+                self._observations.layout(matched, self._reference.position),
                 measured,
+                joints,
                 matched.oldest,
                 matched.newest,
                 self._reset_wanted,
@@ -352,37 +331,15 @@ class PolicyNode(LifecycleNode):
             assert self._worker is not None
             if self._worker.busy:
                 return False
-            return self._segment is None or self._segment.over(now, grace=0.0)
+            return self._setpoints.over(now)
         return now >= self._next
 
-    def _arrived(self, measured: NDArray[np.float64], stamp: int) -> bool:
+    def _arrived(self, measured: Array, stamp: int) -> bool:
         """Whether the robot is where it was sent, or has been waited for long enough."""
-        segment = self._segment
-        if self.value["lockstep"] or not self.value["arrival"] or segment is None:
-            return True
-        if segment.over(time.monotonic_ns(), grace=self.value["patience"]):
-            return True
-        seen = time.monotonic_ns() - (self.get_clock().now().nanoseconds - stamp)
-        distance = float(np.abs(segment.end - measured).max())
-        return segment.over(seen, grace=0.0) and distance <= self.value["arrival"]
-
-    def _observation(self, matched: Matched) -> Any:
-        state: list[float] = []
-        pixels = None
-        for feature in self.features:
-            if feature.source == REFERENCE:
-                state += self._reference.position.tolist()
-                continue
-            value = matched.values[f"{feature.source}:{feature.topic}"]
-            if feature.source == "pose":
-                state += pose_part(feature.part, *value)
-            elif feature.source == "joints":
-                state += value.tolist()
-            else:
-                pixels = value
-        if pixels is None:
-            return {"state": np.array(state, dtype=np.float32)}
-        return {"state": np.array(state, dtype=np.float32), "pixels": pixels}
+        clock = self.get_clock().now().nanoseconds
+        return self.value["lockstep"] or self._setpoints.arrived(
+            measured, stamp, time.monotonic_ns(), clock
+        )
 
     # Inference, in the worker's thread.
 
@@ -417,84 +374,50 @@ class PolicyNode(LifecycleNode):
                 self._go(job, outcome.result)
 
     def _answer(self, job: Job, action: NDArray[np.float32]) -> None:
-        """In lockstep: the whole displacement, under the stamp of its observation."""
-        self._reference.move(action.astype(np.float64), job.measured)
-        velocity = action.astype(np.float64) * self.value["rate"]
-        message = self._twist(velocity, messages.stamp_of(job.newest))
+        """In lockstep: the whole action, under the stamp of its observation."""
+        values, rate = action.astype(np.float64), self.value["rate"]
+        if acts_as_it_is(self.value):
+            message = action_message(self.policy.spec, values, 1.0 / rate, job.newest)
+        else:
+            self._reference.move(values, job.measured)
+            message = twist(values * rate, messages.stamp_of(job.newest), self.value["frame"])
         self._last = (job.newest, message)
         self._output.publish(message)
 
     def _go(self, job: Job, action: NDArray[np.float32]) -> None:
         """In real time: the way to the new commanded position."""
-        now = time.monotonic_ns()
-        start = self._reference.position.copy()
-        if self._segment is not None:
-            start = self._segment.position(now)
-        end = self._reference.move(action.astype(np.float64), job.measured)
-        self._segment = Segment(start, end, now, 1.0 / self.value["rate"])
-        if self.value["command"] == "trajectory":
-            self._output.publish(self._chunk(self._segment))
+        now, values = time.monotonic_ns(), action.astype(np.float64)
+        if not self._reference.started:  # the gate was armed while this was thought about
+            self._reference.start(job.measured)
+        try:
+            message = self._setpoints.go(values, job.measured, job.joints, now)
+        except Unreachable as error:
+            self._stand(error)
+            return
+        if message is not None:
+            self._output.publish(message)
         else:
             self._stream()
             self._stream_timer.reset()  # the next setpoint is due a whole period later
 
-    def _chunk(self, segment: Segment) -> Any:
-        """The whole way as positions with increasing times, for a trajectory controller."""
-        n = max(round(segment.duration * self.value["setpoint_rate"]), 1)
-        times = segment.duration * np.arange(1, n + 1) / n
-        places = [segment.position(segment.begin + round(t * 1e9)) for t in times]
-        return messages.trajectory_message(
-            self.value["joints"],
-            np.array([self._axes(place) for place in places]),
-            times,
-            messages.stamp_of(0),
-        )
-
-    def _axes(self, place: NDArray[np.float64]) -> list[float]:
-        return [*place.tolist(), self.value["height"]]
-
-    # Setpoints.
-
     def _stream(self) -> None:
         """The setpoint of this moment."""
         with self._lock:
-            if not self._active or self._segment is None:
+            if not self._active:
                 return
-            now = time.monotonic_ns()
-            if self._segment.over(now, grace=1.5 / self.value["rate"]):
-                # Nothing new for long: what follows is no decision, and the gate shall know.
-                self._segment = None
+            try:
+                message = self._setpoints.setpoint(time.monotonic_ns(), self.get_clock().now())
+            except Unreachable as error:
+                self._stand(error)
                 return
-            if self.value["command"] == "trajectory":
-                return
-            if self.value["command"] == "positions":
-                axes = self._axes(self._segment.position(now))
-                self._output.publish(messages.multi_array(axes))
-                return
-            stamp = self.get_clock().now()
-            if stamp.nanoseconds <= self._segment_stamp:
-                return
-            self._segment_stamp = stamp.nanoseconds
-            velocity = self._segment.velocity(now, 1.0 / self.value["setpoint_rate"])
-            velocity = velocity + self._correction(self._segment, now, stamp.nanoseconds)
-            self._output.publish(self._twist(velocity, stamp.to_msg()))
+            if message is not None:
+                self._output.publish(message)
 
-    def _correction(self, segment: Segment, now: int, clock: int) -> NDArray[np.float64]:
-        """Velocity towards the end of a way that is over, where the robot has not quite arrived.
-
-        Only by measurements from after the end: while the robot moves it lags behind, and making
-        up for that would push a block too far.
-        """
-        stamp, measured = self._measured
-        seen = now - (clock - stamp)
-        if not self.value["arrival"] or not segment.over(seen, grace=SETTLING):
-            return np.zeros_like(segment.end)
-        off = segment.end - measured
-        return CORRECTION * off if np.abs(off).max() > self.value["arrival"] / 2 else 0.0 * off
-
-    def _twist(self, velocity: NDArray[np.float64], stamp: Any) -> Any:
-        linear = np.array([velocity[0], velocity[1], 0.0])
-        return messages.twist_message(linear, np.zeros(3), stamp, self.value["frame"])
+    def _stand(self, error: Unreachable) -> None:
+        """Send nothing more until the next decision: the gate stops a robot without commands."""
+        self._setpoints.clear()
+        self._count("unreachable")
+        self.get_logger().error(str(error), throttle_duration_sec=1.0)
 
     def _beat(self, job: Job) -> Any:
         message = TimeReference(time_ref=messages.stamp_of(job.oldest), source="policy")
@@ -505,7 +428,8 @@ class PolicyNode(LifecycleNode):
 
     def _start_anew(self) -> None:
         self._reset_wanted = True
-        self._segment, self._last = None, None
+        self._last = None
+        self._setpoints.clear()
         self._reference.clear()
         self._matcher.clear(keep_last=True)
         if self._worker is not None:
@@ -525,6 +449,13 @@ class PolicyNode(LifecycleNode):
         with self._lock:
             if start and self._active:
                 self._start_anew()
+
+    def _on_gate(self, message: Any) -> None:
+        """Begin where the robot is when it may move: nothing was carried out until now."""
+        with self._lock:
+            if self._active and tells(message.data, "state") == "armed":
+                self._reference.clear()
+                self._setpoints.clear()
 
     def _count(self, name: str) -> None:
         self._counts[name] = self._counts.get(name, 0) + 1

@@ -19,7 +19,7 @@ from envs.fields import Field, to_json
 from learning.demonstrations import Demonstrations, clip_actions, join_rows
 from learning.shards import Episode
 from robots.episode_layout import EpisodeArrays, feature_size
-from robots.matching import Feature, default_features, parse_feature
+from robots.matching import FK, Feature, default_features, parse_feature
 
 Bounds = NDArray[np.float32]
 
@@ -87,6 +87,8 @@ def choose_features(
         raise ValueError(f"features must name each of {wanted} once, got {list(named)}")
     if "pixels" in named and named["pixels"].source != "image":
         raise ValueError(f"pixels come from an image, got {named['pixels'].source}")
+    if any(feature.source == FK for feature in given):
+        raise ValueError("poses by forward kinematics are not recorded; record the tool's pose")
     return tuple(named[name] for name in wanted)
 
 

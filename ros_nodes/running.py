@@ -79,10 +79,15 @@ EPISODES = QoSProfile(
 
 def tells_start(text: str) -> bool:
     """Whether a word of the topic `episode` tells of a start; what is no such word does not."""
+    return bool(tells(text, "event") == "start")
+
+
+def tells(text: str, key: str) -> Any:
+    """What a JSON object says under a key; None if it is none, or says nothing."""
     try:
-        return bool(json.loads(text).get("event") == "start")
+        return json.loads(text).get(key)
     except (ValueError, AttributeError):
-        return False
+        return None
 
 
 def now_of(node: Node) -> Now:

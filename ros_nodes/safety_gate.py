@@ -24,7 +24,9 @@ from std_srvs.srv import SetBool, Trigger
 
 from robots.gate import Decision, Gate, GateConfig
 from robots.safety_filter import Limits
+from robots.tip_box import TipBox
 from ros_nodes import messages
+from ros_nodes.arm import ARM_PARAMETERS, order, read_arm
 from ros_nodes.parameters import Parameter, declare
 from ros_nodes.running import (
     COMMAND,
@@ -34,6 +36,7 @@ from ros_nodes.running import (
     RELIABLE,
     now_of,
     run,
+    tells_start,
     wait_until_sent,
 )
 
@@ -48,6 +51,10 @@ PARAMETERS = (
     Parameter("high", [0.0], "greatest position of every axis, m or rad"),
     Parameter("velocity", [0.0], "greatest speed of every axis, m/s or rad/s; 0 forbids it"),
     Parameter("acceleration", [0.0], "greatest acceleration of every axis, m/s^2 or rad/s^2"),
+    *ARM_PARAMETERS,
+    Parameter("workspace_low", [-1.0, -1.0, 0.0], "with urdf: least x, y, z in m of the tip, in "
+              "base_link; a command that leads it out of the box stops the robot"),
+    Parameter("workspace_high", [1.0, 1.0, 1.0], "with urdf: greatest x, y, z in m of the tip"),
     Parameter("hold", 0.1, "longest time in s that a velocity acts; braking is reckoned with it",
               0.005, 1.0),
     Parameter("command_timeout", 0.1, "stop this long in s after the last good command", 0.02, 1.0),
@@ -61,6 +68,8 @@ PARAMETERS = (
               "for fresh observations", choices=("explicit", "automatic")),
     Parameter("fresh", 3, "fresh observations in a row before the robot may move", 1, 100),
     Parameter("watchdog_rate", 200.0, "checks of the watchdog per second", 20.0, 1000.0),
+    Parameter("follow_episodes", True, "when `episode` tells of a start, commands of positions "
+              "begin anew where the robot is"),
     Parameter("lockstep", False, "for a simulator that waits for every command: time is that of "
               "/clock, a command waits for its observation"),
 )  # fmt: skip
@@ -88,8 +97,22 @@ def gate_config(values: dict[str, Any]) -> GateConfig:
     return GateConfig(
         Limits(**axes, hold=values["hold"]),
         positions=kind != "twist",
+        box=_tip_box(values, joints),
         **{name: values[name] for name in names},
     )
+
+
+def _tip_box(values: dict[str, Any], joints: list[str]) -> TipBox | None:
+    """Where the tip of an arm may be, in the order in which its joints are commanded."""
+    chain = read_arm(values)
+    if chain is None:
+        return None
+    low, high = (tuple(map(float, values[f"workspace_{end}"])) for end in ("low", "high"))
+    if values["command"] == "twist":
+        raise ValueError("urdf is for commands of joints; for twist, low and high are the box")
+    if order(chain, joints) != list(range(chain.n)):
+        raise ValueError(f"`joints` must be in the order of the arm, {list(chain.names)}")
+    return TipBox(chain, low, high)
 
 
 class SafetyGate(Node):
@@ -118,6 +141,8 @@ class SafetyGate(Node):
             self.create_subscription(PoseStamped, "tool_pose", self._on_pose, quality)
         else:
             self.create_subscription(JointState, "joint_states", self._on_joints, quality)
+            if value["follow_episodes"]:
+                self.create_subscription(String, "episode", self._on_episode, RELIABLE)
         self.create_subscription(Bool, "estop", self._on_estop, RELIABLE)
         self.create_service(SetBool, "~/arm", self._on_arm)
         self.create_service(SetBool, "~/estop", self._on_estop_service)
@@ -151,6 +176,10 @@ class SafetyGate(Node):
         except ValueError:
             position = np.full(len(self._joints), np.nan)
         self._observe(position, message.header.stamp)
+
+    def _on_episode(self, message: Any) -> None:
+        if tells_start(message.data):
+            self.gate.forget()
 
     def _observe(self, position: NDArray[np.float64], stamp: Any) -> None:
         self.gate.observe(position, messages.nanoseconds(stamp), self._now())
@@ -216,7 +245,9 @@ class SafetyGate(Node):
             return messages.twist_message(values[:3], values[3:], header.stamp, header.frame_id)
         if self._kind == "trajectory":
             _, times = messages.trajectory_arrays(source, self._joints)
-            return messages.trajectory_message(self._joints, values, times, AT_ONCE)
+            # A simulator that waits knows by the stamp which observation is answered.
+            stamp = source.header.stamp if self._lockstep else AT_ONCE
+            return messages.trajectory_message(self._joints, values, times, stamp)
         return messages.multi_array(values)
 
     def _stop(self) -> None:

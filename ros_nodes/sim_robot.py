@@ -1,7 +1,8 @@
 """`sim_robot`: a Decisive environment as a robot, with the topics of a real one.
 
 In `lockstep` it waits for a command, takes one control step and moves `/clock` on: a run is then a
-function of its seed alone. In `realtime` physics runs by itself, with or without commands.
+function of its seed alone; with `command: trajectory` that is any environment, whose actions are
+the positions. In `realtime` physics of a tabletop runs by itself, with or without commands.
 """
 
 from __future__ import annotations
@@ -24,10 +25,12 @@ from std_msgs.msg import String
 from std_srvs.srv import Trigger
 
 from decisive.options import parse_options
+from envs.tabletop.base import TabletopEnv
 from ros_nodes import messages
+from ros_nodes.any_environment import SimulatedEnvironment
 from ros_nodes.parameters import Parameter, current, declare
 from ros_nodes.running import COMMAND, COMMAND_TYPES, EPISODES, RELIABLE, run
-from ros_nodes.simulation import PERIOD, Setpoint, SimulatedRobot
+from ros_nodes.simulation import PERIOD, POINTING_DOWN, Setpoint, SimulatedRobot
 
 STEP_NS = round(PERIOD * 1e9)
 
@@ -43,8 +46,8 @@ PARAMETERS = (
     Parameter("seed", 0, "seed of the next episode; counts up by itself", 0, 2**31 - 1,
               fixed=False),
     Parameter("stream", "evaluate", "stream of seeds", choices=("evaluate", "record", "select")),
-    Parameter("stepping", "realtime", "lockstep waits for every command and publishes /clock",
-              choices=("lockstep", "realtime")),
+    Parameter("stepping", "realtime", "lockstep waits for every command and publishes /clock; "
+              "with command trajectory, of any environment", choices=("lockstep", "realtime")),
     Parameter("command", "twist", "kind of commands: TwistStamped, JointTrajectory or "
               "Float64MultiArray (positions)", choices=tuple(COMMAND_TYPES)),
     Parameter("command_timeout", 0.1, "seconds that a velocity acts in real time", 0.01, 1.0),
@@ -66,19 +69,30 @@ class SimRobot(Node):
         value = declare(self, PARAMETERS)
         self._lockstep = value["stepping"] == "lockstep"
         self._kind: str = value["command"]
-        if self._lockstep and self._kind != "twist":
-            raise ValueError("lockstep needs command twist, whose stamp names its observation")
+        if self._lockstep and self._kind == "positions":
+            raise ValueError("lockstep needs commands whose stamp names their observation: twist, "
+                             "or trajectory for any environment")  # fmt: skip
         words = [word for word in value["set"] if word]
         settings = parse_options(value["env"], words)
-        if self._kind != "twist" and settings.get("arm", "cylinder") != "cylinder":
-            raise ValueError("joint commands are for arm=cylinder; drive an xarm6 by twist")
-        self.robot = SimulatedRobot(value["env"], settings, value["stream"])
-        self._joints = list(self.robot.table.scene.effector.joints())
+        self.robot: SimulatedRobot | SimulatedEnvironment
+        if self._lockstep and self._kind == "trajectory":
+            self.robot = SimulatedEnvironment(value["env"], settings, value["stream"])
+            self._joints = list(self.robot.action_names)
+        else:
+            joints = self._kind != "twist"
+            self.robot = SimulatedRobot(value["env"], settings, value["stream"], joints)
+            self._joints = list(self.robot.table.scene.effector.joints())
+        self._table = self.robot.table
         self._auto_reset: bool = value["auto_reset"]
         self._with_view: bool = value["policy_image"]
         self._with_objects: bool = value["objects"]
         self._camera_rate: float = value["camera_rate"]
-        self._setpoint = Setpoint(value["command_timeout"])
+        if self._table is None and (self._with_view or self._camera_rate):
+            self.robot.close()
+            raise ValueError(f"{value['env']} has no camera: leave policy_image and camera_rate")
+        # Of axes x, y, z the last is not driven.
+        self._n = 2 if isinstance(self.robot, SimulatedEnvironment) else len(self.robot.target)
+        self._setpoint = Setpoint(value["command_timeout"], self._n)
         self._lock = threading.Lock()
         self._time = STEP_NS  # simulated nanoseconds; 0 means "unset" to ROS
         self._pictured = 0.0
@@ -101,14 +115,17 @@ class SimRobot(Node):
 
     def _make_publishers(self) -> None:
         self._clock_output = self.create_publisher(ClockMessage, "/clock", RELIABLE)
-        self._tool = self.create_publisher(PoseStamped, "tool_pose", RELIABLE)
+        if isinstance(self.robot, SimulatedEnvironment):
+            self._observation = self.create_publisher(JointState, "observation", RELIABLE)
         self._joint_states = self.create_publisher(JointState, "joint_states", RELIABLE)
         self._episode = self.create_publisher(String, "episode", EPISODES)
         self._objects: dict[str, Any] = {}
-        if self._with_objects:
+        if self._table is not None:
+            self._tool = self.create_publisher(PoseStamped, "tool_pose", RELIABLE)
+            names = self._table.object_poses() if self._with_objects else ()
             self._objects = {
                 name: self.create_publisher(PoseStamped, f"objects/{name}", RELIABLE)
-                for name in self.robot.table.object_poses()
+                for name in names
             }
         if self._with_view:
             self._view = self.create_publisher(Image, "camera/policy/image_raw", RELIABLE)
@@ -151,20 +168,27 @@ class SimRobot(Node):
     # Commands.
 
     def _on_command(self, message: Any) -> None:
-        if self._lockstep:
-            if messages.nanoseconds(message.header.stamp) != self._time or self.robot.done:
-                return  # sent twice, or about an episode that is over
-            over = self.robot.step(messages.twist_array(message)[:2])
-            self._time += STEP_NS
-            self._publish_state()
-            if over:
-                self._end()
-            return
-        now = time.monotonic()
         try:
-            self._take(message, now)
+            if self._lockstep:
+                self._step(message)
+            else:
+                self._take(message, time.monotonic())
         except ValueError as error:
             self.get_logger().warning(str(error), throttle_duration_sec=1.0)
+
+    def _step(self, message: Any) -> None:
+        """In lockstep: the step that a command asks for."""
+        if messages.nanoseconds(message.header.stamp) != self._time or self.robot.done:
+            return  # sent twice, or about an episode that is over
+        if self._kind == "twist":
+            over = self.robot.step(messages.twist_array(message)[:2])
+        else:
+            positions, _ = messages.trajectory_arrays(message, self._joints)
+            over = self.robot.step(positions[-1])
+        self._time += STEP_NS
+        self._publish_state()
+        if over:
+            self._end()
 
     def _take(self, message: Any, now: float) -> None:
         if self._kind == "twist":
@@ -180,7 +204,7 @@ class SimRobot(Node):
         if not np.isfinite(positions).all():
             raise ValueError("a position command must be finite")
         with self._lock:
-            self._setpoint.trajectory(positions[:, :2], times, now)
+            self._setpoint.trajectory(positions[:, : self._n], times, now)
 
     # Time.
 
@@ -192,14 +216,14 @@ class SimRobot(Node):
 
     def _run(self) -> None:
         """Physics in real time; sleeps off what it is ahead, forgets what it is behind."""
+        assert isinstance(self.robot, SimulatedRobot)  # __init__
         dt = SUBSTEPS / 240
         due = time.monotonic()
         while not self._ended.is_set():
             now = time.monotonic()
             with self._lock:
                 if not self.robot.done:
-                    table = self.robot.table
-                    target = self._setpoint.target(table.target.copy(), now, dt)
+                    target = self._setpoint.target(self.robot.target, now, dt)
                     if self.robot.drive(target, SUBSTEPS):
                         self._end()
                 self._publish_state()
@@ -214,31 +238,41 @@ class SimRobot(Node):
             self._clock_output.publish(ClockMessage(clock=stamp))
         else:
             stamp = self.get_clock().now().to_msg()
-        names, states = zip(*self.robot.table.scene.effector.joints().items(), strict=True)
-        positions = np.array([state[0] for state in states])
-        velocities = np.array([state[1] for state in states])
-        self._joint_states.publish(messages.joint_message(names, positions, velocities, stamp))
-        position, orientation = self.robot.tool()
-        self._tool.publish(messages.pose_message(position, np.array(orientation), stamp, FRAME))
+        if isinstance(self.robot, SimulatedEnvironment):
+            robot = self.robot
+            last = messages.joint_message(robot.action_names, robot.action, None, stamp)
+            self._joint_states.publish(last)
+            seen = messages.joint_message(robot.observation_names, robot.observation, None, stamp)
+            self._observation.publish(seen)
+        else:
+            names, states = zip(*self.robot.table.scene.effector.joints().items(), strict=True)
+            positions, velocities = np.array([state[:2] for state in states]).T
+            self._joint_states.publish(messages.joint_message(names, positions, velocities, stamp))
+        if self._table is not None:
+            self._publish_table(self._table, stamp)
+
+    def _publish_table(self, table: TabletopEnv, stamp: Any) -> None:
+        tip = messages.pose_message(table.scene.tip(), np.array(POINTING_DOWN), stamp, FRAME)
+        self._tool.publish(tip)
         if self._objects:
-            for name, (place, turn) in self.robot.table.object_poses().items():
+            for name, (place, turn) in table.object_poses().items():
                 self._objects[name].publish(
                     messages.pose_message(np.array(place), np.array(turn), stamp, FRAME)
                 )
         if self._with_view:
-            view = self.robot.table.policy_image()
+            view = table.policy_image()
             self._view.publish(messages.image_message(view, "rgb8", stamp, CAMERA_FRAME))
         if self._camera_rate:
-            self._publish_pictures(stamp)
+            self._publish_pictures(table, stamp)
 
-    def _publish_pictures(self, stamp: Any) -> None:
+    def _publish_pictures(self, table: TabletopEnv, stamp: Any) -> None:
         now = time.monotonic()
         if not self._lockstep and now - self._pictured < 0.98 / self._camera_rate:
             return
         self._pictured = now
         from envs.tabletop.camera import ROBOT_CAMERA, rgbd
 
-        rgb, depth = rgbd(self.robot.table.scene.client, ROBOT_CAMERA)
+        rgb, depth = rgbd(table.scene.client, ROBOT_CAMERA)
         self._color.publish(messages.image_message(rgb, "rgb8", stamp, CAMERA_FRAME))
         self._depth.publish(messages.depth_message(depth, stamp, CAMERA_FRAME))
         self._color_info.publish(

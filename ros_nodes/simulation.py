@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from decisive.options import make_env
 from envs.tabletop.base import TabletopEnv
+from envs.tabletop.effectors import XArm6
 from envs.tabletop.scene import CONTROL_HZ, PHYSICS_HZ
 
 Array = NDArray[np.float64]
@@ -23,8 +24,20 @@ POINTING_DOWN = (1.0, 0.0, 0.0, 0.0)
 class SimulatedRobot:
     """An environment that is stepped by displacements, or driven in parts of a step."""
 
-    def __init__(self, env_id: str, options: Mapping[str, Any], stream: str = "evaluate") -> None:
+    def __init__(
+        self,
+        env_id: str,
+        options: Mapping[str, Any],
+        stream: str = "evaluate",
+        joints: bool = False,
+    ) -> None:
         """Build the environment.
+
+        Args:
+            env_id: its id.
+            options: its options.
+            stream: of seeds.
+            joints: whether an xArm6 is driven by its own joints; else the tool is driven.
 
         Raises:
             ValueError: for one that is not a tabletop, or takes whole pushes.
@@ -33,11 +46,14 @@ class SimulatedRobot:
         if not isinstance(env.unwrapped, TabletopEnv) or env.unwrapped.control != "delta":
             env.close()
             raise ValueError(
-                f"sim_robot simulates the tabletop environments with control=delta, not {env_id} "
-                f"with {dict(options)}"
+                f"by twist or in real time, sim_robot simulates the tabletop environments with "
+                f"control=delta, not {env_id} with {dict(options)}; in lockstep, with command "
+                "trajectory, it simulates any"
             )
         self.env = env
         self.table = env.unwrapped
+        effector = self.table.scene.effector
+        self._arm = effector if joints and isinstance(effector, XArm6) else None
         self._stream = stream
         self.seed = -1
         self._rewards = 0.0
@@ -49,10 +65,26 @@ class SimulatedRobot:
 
     def reset(self, seed: int) -> None:
         """Start the episode of a seed."""
+        if self._arm is not None:
+            self._arm.joint_goal = None
         options = None if self._stream == "evaluate" else {"stream": self._stream}
         _, self._info = self.env.reset(seed=seed, options=options)
         self.seed, self._rewards, self._steps, self._driven = seed, 0.0, 0, 0
         self.done = False
+        if self._arm is not None:
+            self._arm.joint_goal = self._joint_positions()
+
+    def _joint_positions(self) -> Array:
+        states = self.table.scene.effector.joints().values()
+        return np.array([position for position, _ in states])
+
+    @property
+    def target(self) -> Array:
+        """What `drive` was told last: `(2,)` metres of the tool, or `(6,)` rad of the joints."""
+        if self._arm is None:
+            return self.table.target.copy()
+        goal = self._arm.joint_goal
+        return self._joint_positions() if goal is None else goal.copy()
 
     def step(self, velocity: Array) -> bool:
         """One control step of 0.1 s.
@@ -72,7 +104,15 @@ class SimulatedRobot:
         return self.done
 
     def drive(self, target: Array, substeps: int) -> bool:
-        """A part of a control step; see `TabletopEnv.drive`. Ends the episode as `step` would."""
+        """A part of a control step; see `TabletopEnv.drive`. Ends the episode as `step` would.
+
+        Args:
+            target: as `target`, at the end of the part.
+            substeps: physics steps of 1/240 s.
+        """
+        if self._arm is not None:
+            self._arm.joint_goal = target
+            target = self.table.scene.tip()[:2]  # of no meaning to an arm that has a joint goal
         self._info = self.table.drive(target, substeps)
         self._driven += substeps
         self._steps = int(self._driven * CONTROL_HZ / PHYSICS_HZ)
@@ -90,10 +130,6 @@ class SimulatedRobot:
             "length": self._steps,
         }
 
-    def tool(self) -> tuple[Array, tuple[float, ...]]:
-        """Position `(3,)` in metres and orientation xyzw of the tool's tip."""
-        return self.table.scene.tip(), POINTING_DOWN
-
     def close(self) -> None:
         """Close the environment."""
         self.env.close()
@@ -102,45 +138,46 @@ class SimulatedRobot:
 class Setpoint:
     """What a robot in real time was last told, and what that means now."""
 
-    def __init__(self, timeout: float) -> None:
+    def __init__(self, timeout: float, n: int = 2) -> None:
         """Nothing yet.
 
         Args:
             timeout: seconds after which a velocity counts no more.
+            n: axes.
         """
-        self._timeout = timeout
-        self._velocity: Array = np.zeros(2)
+        self._timeout, self._n = timeout, n
+        self._velocity: Array = np.zeros(n)
         self._at = -math.inf
-        self._due: Array = np.zeros(2)  # way that velocities have asked for and nobody has gone yet
+        self._due: Array = np.zeros(n)  # way that velocities have asked for and nobody has gone yet
         self._points: tuple[Array, Array] | None = None  # times, positions
 
     def clear(self) -> None:
         """Forget it."""
-        self._velocity, self._due, self._points = np.zeros(2), np.zeros(2), None
+        self._velocity, self._due, self._points = np.zeros(self._n), np.zeros(self._n), None
 
     def velocity(self, velocity: Array, now: float) -> None:
-        """Move at `(2,)` m/s from now on. What was asked for until now is still to be gone."""
+        """Move at `(n,)` m/s from now on. What was asked for until now is still to be gone."""
         self._accrue(now)
         self._velocity, self._points = np.asarray(velocity, np.float64), None
         if not np.isfinite(self._velocity).all():
-            self._velocity = np.zeros(2)
+            self._velocity = np.zeros(self._n)
 
     def trajectory(self, positions: Array, times: Array, now: float) -> None:
-        """Go through `(T, 2)` positions in metres, `(T,)` seconds from now."""
+        """Go through `(T, n)` positions in metres or rad, `(T,)` seconds from now."""
         self.clear()
         self._points, self._at = (times, positions), now
 
     def target(self, present: Array, now: float, dt: float) -> Array:
-        """`(2,)` commanded position at `now + dt`.
+        """`(n,)` commanded position at `now + dt`.
 
         Args:
-            present: `(2,)` commanded position now.
+            present: `(n,)` commanded position now.
             now: seconds.
             dt: seconds.
         """
         if self._points is None:
             self._accrue(now)
-            way, self._due = self._due, np.zeros(2)
+            way, self._due = self._due, np.zeros(self._n)
             return present + way
         times, positions = self._points
         at = now + dt - self._at
@@ -149,7 +186,7 @@ class Setpoint:
         if at < times[0]:  # on the way from here to the first point
             share = dt / max(times[0] - (now - self._at), dt)
             return present + share * (positions[0] - present)
-        return np.array([np.interp(at, times, positions[:, i]) for i in range(2)])
+        return np.array([np.interp(at, times, positions[:, i]) for i in range(self._n)])
 
     def _accrue(self, now: float) -> None:
         """Add the way since the last look, of at most `timeout` for one velocity."""
@@ -157,5 +194,5 @@ class Setpoint:
         if math.isfinite(self._at):
             self._due = self._due + self._velocity * min(now - self._at, self._timeout)
             if now - self._at > self._timeout:
-                self._velocity = np.zeros(2)
+                self._velocity = np.zeros(self._n)
         self._at = now

@@ -16,12 +16,13 @@ import rclpy
 from geometry_msgs.msg import PoseStamped, TwistStamped
 from rclpy.context import Context
 from rclpy.executors import SingleThreadedExecutor
+from std_srvs.srv import Trigger
 
 from ros_nodes import messages
 from ros_nodes.graph import GRAPHS, Graph, NodeSpec
 from ros_nodes.operator import Operator
 from ros_nodes.processes import Processes
-from ros_nodes.running import COMMAND, RELIABLE
+from ros_nodes.running import COMMAND, NEWEST, RELIABLE
 
 PLACES = {
     "tool_pose": (0.30, 0.0, 0.0),
@@ -33,52 +34,28 @@ PLACES = {
 PERIOD = 0.02
 
 
-class Robot:
-    """Publishes poses at 50 Hz and notes the commands that arrive.
+class Ears:
+    """Notes the commands that arrive, and when the tool's pose last did."""
 
-    Its tool is led around in a circle, whatever is commanded, so that there is always something to
-    command: near a tool that stands still the commanded position would soon stand still too.
-    """
-
-    def __init__(self, domain: int) -> None:
+    def __init__(self, domain: int, name: str = "ears") -> None:
         self.context = Context()
         rclpy.init(context=self.context, domain_id=domain)
-        self.node = rclpy.create_node("robot", context=self.context)
-        self.poses = {
-            topic: self.node.create_publisher(PoseStamped, topic, RELIABLE) for topic in PLACES
-        }
-        self.silent: set[str] = set()
-        self.spoil: Callable[[str, PoseStamped], None] = lambda topic, message: None
-        self.last_pose: dict[str, float] = {}
+        self.node = rclpy.create_node(name, context=self.context)
         self.commands: list[tuple[float, np.ndarray]] = []
+        self.last_pose = 0.0
         self.node.create_subscription(TwistStamped, "robot/command", self._note, COMMAND)
+        self.node.create_subscription(PoseStamped, "tool_pose", self._on_pose, NEWEST)
         self._ended = threading.Event()
         self._executor = SingleThreadedExecutor(context=self.context)
         self._executor.add_node(self.node)
-        self._threads = [threading.Thread(target=work) for work in (self._publish, self._spin)]
-        for thread in self._threads:
-            thread.start()
+        self._threads = [threading.Thread(target=self._spin)]
+        self._threads[0].start()
 
     def _note(self, message: TwistStamped) -> None:
         self.commands.append((time.monotonic(), messages.twist_array(message)))
 
-    def _publish(self) -> None:
-        due = time.monotonic()
-        while not self._ended.is_set():
-            stamp = self.node.get_clock().now().to_msg()
-            for topic, (x, y, yaw) in PLACES.items():
-                if topic in self.silent:
-                    continue
-                if topic == "tool_pose":
-                    angle = math.pi * time.monotonic()
-                    x, y = x + 0.05 * math.cos(angle), y + 0.05 * math.sin(angle)
-                turn = np.array([0.0, 0.0, np.sin(yaw / 2), np.cos(yaw / 2)])
-                message = messages.pose_message(np.array([x, y, 0.0]), turn, stamp, "base_link")
-                self.spoil(topic, message)
-                self.poses[topic].publish(message)
-                self.last_pose[topic] = time.monotonic()
-            due = max(due + PERIOD, time.monotonic())
-            self._ended.wait(max(due - time.monotonic(), 0.0))
+    def _on_pose(self, message: PoseStamped) -> None:
+        self.last_pose = time.monotonic()
 
     def _spin(self) -> None:
         while not self._ended.is_set():
@@ -113,6 +90,68 @@ class Robot:
         rclpy.try_shutdown(context=self.context)
 
 
+class Robot(Ears):
+    """Publishes poses at 50 Hz and notes the commands that arrive.
+
+    Its tool is led around in a circle, whatever is commanded, so that there is always something to
+    command: near a tool that stands still the commanded position would soon stand still too.
+    """
+
+    def __init__(self, domain: int) -> None:
+        super().__init__(domain, "robot")
+        self.poses = {
+            topic: self.node.create_publisher(PoseStamped, topic, RELIABLE) for topic in PLACES
+        }
+        self.silent: set[str] = set()
+        self.spoil: Callable[[str, PoseStamped], None] = lambda topic, message: None
+        self.last_poses: dict[str, float] = {}
+        self._threads.append(threading.Thread(target=self._publish))
+        self._threads[-1].start()
+
+    def _publish(self) -> None:
+        due = time.monotonic()
+        while not self._ended.is_set():
+            stamp = self.node.get_clock().now().to_msg()
+            for topic, (x, y, yaw) in PLACES.items():
+                if topic in self.silent:
+                    continue
+                if topic == "tool_pose":
+                    angle = math.pi * time.monotonic()
+                    x, y = x + 0.05 * math.cos(angle), y + 0.05 * math.sin(angle)
+                turn = np.array([0.0, 0.0, np.sin(yaw / 2), np.cos(yaw / 2)])
+                message = messages.pose_message(np.array([x, y, 0.0]), turn, stamp, "base_link")
+                self.spoil(topic, message)
+                self.poses[topic].publish(message)
+                self.last_poses[topic] = time.monotonic()
+            due = max(due + PERIOD, time.monotonic())
+            self._ended.wait(max(due - time.monotonic(), 0.0))
+
+
+def arm_until_moving(operator: Operator, ears: Ears, seconds: float = 40.0) -> None:
+    """Arm, again if the gate has stopped by itself: a busy machine may be late at the beginning."""
+    end = time.monotonic() + seconds
+    while True:
+        operator.arm()
+        begin = time.monotonic()
+        while time.monotonic() < min(begin + 3.0, end):
+            if len(ears.moving(begin)) > 5:
+                return
+            time.sleep(0.005)
+        assert time.monotonic() < end, "the robot was not told to move"
+
+
+def processes_of(domain: int, logs: Path, overrides: dict[str, Any], names: list[str]) -> Processes:
+    """Nodes of a simulated cell, each writing a file of its own."""
+    env = {
+        **os.environ,
+        "ROS_DOMAIN_ID": str(domain),
+        "ROS_AUTOMATIC_DISCOVERY_RANGE": "LOCALHOST",
+        "ROS_LOG_DIR": str(logs),
+    }
+    graph = Graph("test", GRAPHS["sim_insertion"].config, tuple(map(NodeSpec, names)))
+    return Processes(graph, overrides, logs, env)
+
+
 class Cell:
     """Robot, operator, and the processes of policy and gate."""
 
@@ -120,22 +159,13 @@ class Cell:
         self, domain: int, logs: Path, overrides: dict[str, Any], names: list[str]
     ) -> None:
         self.logs = logs
-        env = {
-            **os.environ,
-            "ROS_DOMAIN_ID": str(domain),
-            "ROS_AUTOMATIC_DISCOVERY_RANGE": "LOCALHOST",
-            "ROS_LOG_DIR": str(logs),
-        }
-        graph = Graph("test", GRAPHS["sim_insertion"].config, tuple(map(NodeSpec, names)))
-        self.processes = Processes(graph, overrides, logs, env)
+        self.processes = processes_of(domain, logs, overrides, names)
         self.robot = Robot(domain)
         self.operator = Operator(domain)
 
     def start_moving(self) -> None:
         """Arm, and wait until the robot is told to move."""
-        self.operator.arm()
-        begin = time.monotonic()
-        self.robot.wait(lambda: len(self.robot.moving(begin)) > 5)
+        arm_until_moving(self.operator, self.robot)
 
     def log(self, name: str) -> str:
         path = self.logs / f"{name}.log"
@@ -159,16 +189,67 @@ def cell(
         "safety_gate.inference_timeout": 0.125,
         **{name.replace("__", "."): value for name, value in overrides.items()},
     }
-    before = {k: os.environ.get(k) for k in ("ROS_AUTOMATIC_DISCOVERY_RANGE",)}
-    os.environ["ROS_AUTOMATIC_DISCOVERY_RANGE"] = "LOCALHOST"
-    made = Cell(domain, logs, settings, list(names))
+    with local():
+        made = Cell(domain, logs, settings, list(names))
+        try:
+            if "policy" in names:
+                made.operator.wait_active()
+            yield made
+        finally:
+            made.close()
+
+
+class Simulated:
+    """Simulator, policy and gate as processes; this one hears what the gate tells the robot."""
+
+    def __init__(self, domain: int, logs: Path) -> None:
+        self.logs = logs
+        settings = {
+            # The end of an episode would be the end of the motion.
+            "sim_robot.set": ["max_episode_steps=100000"],
+            "policy.checkpoint": "block-insertion-mse",
+        }
+        names = ["sim_robot", "policy", "safety_gate"]
+        self.processes = processes_of(domain, logs, settings, names)
+        self.ears = Ears(domain)
+        self.operator = Operator(domain)
+
+    def start_moving(self) -> None:
+        """A fresh episode, armed, and in motion."""
+        self.operator.wait_active()
+        self.operator.call(Trigger, "sim_robot/reset", Trigger.Request())
+        arm_until_moving(self.operator, self.ears)
+
+    def log(self, name: str) -> str:
+        path = self.logs / f"{name}.log"
+        return path.read_text() if path.exists() else ""
+
+    def close(self) -> None:
+        self.processes.stop()
+        self.operator.close()
+        self.ears.close()
+
+
+@contextlib.contextmanager
+def simulated(domain: int, logs: Path) -> Iterator[Simulated]:
+    """A running simulated cell: one process is the robot and all that the policy sees by."""
+    with local():
+        made = Simulated(domain, logs)
+        try:
+            yield made
+        finally:
+            made.close()
+
+
+@contextlib.contextmanager
+def local() -> Iterator[None]:
+    """Nobody outside this machine hears or is heard."""
+    key = "ROS_AUTOMATIC_DISCOVERY_RANGE"
+    before = os.environ.get(key)
+    os.environ[key] = "LOCALHOST"
     try:
-        if "policy" in names:
-            made.operator.wait_active()
-        yield made
+        yield
     finally:
-        made.close()
-        for key, value in before.items():
-            os.environ.pop(key, None)
-            if value is not None:
-                os.environ[key] = value
+        os.environ.pop(key, None)
+        if before is not None:
+            os.environ[key] = before

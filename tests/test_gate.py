@@ -370,6 +370,19 @@ def test_a_trajectory_that_leaps_is_slowed_down() -> None:
     assert (np.abs(np.diff(steps, prepend=0.0)) <= 5.0 * 0.02**2 + 1e-9).all()
 
 
+def test_a_way_that_is_too_fast_is_gone_slower_and_in_the_same_direction() -> None:
+    cell = Cell(
+        limits=Limits((-1.0,) * 2, (1.0,) * 2, (0.5,) * 2, (50.0,) * 2),
+        positions=True,
+        inference_timeout=0.0,
+    )
+    cell.arm()
+    decision = cell.gate.trajectory(np.array([[0.4, 0.1]]), np.array([0.1]), None, cell.now)
+    assert decision.values is not None
+    np.testing.assert_allclose(decision.values, [[0.05, 0.0125]], atol=1e-12)
+    assert decision.reasons == ("velocity",)
+
+
 def test_the_watchdog_counts_from_the_end_of_a_chunk() -> None:
     cell = joints()
     chunk(cell, 0.0, 0.1)
@@ -419,6 +432,32 @@ def test_any_positions_stay_within_all_limits(targets: list[float], ms: int) -> 
             assert abs(speed) <= 0.5 + 1e-6
             velocity = speed
         last = moved
+
+
+def test_a_trajectory_sent_twice_is_sent_twice() -> None:
+    """A simulator that waits has asked again, because an answer was lost."""
+    cell = joints()
+    for _ in range(2):
+        decision = cell.gate.trajectory(np.zeros((1, 2)), np.array([0.1]), cell.ros, cell.now)
+        assert decision.values is not None
+        assert decision.reasons == ()
+    assert cell.gate.health.passed == 1
+    late = cell.gate.trajectory(np.zeros((1, 2)), np.array([0.1]), cell.ros - 1, cell.now)
+    assert late.reasons == ("command out of order",)
+
+
+def test_positions_begin_anew_where_a_simulator_has_put_the_robot() -> None:
+    for way in ("chunks", "single"):
+        cell = joints()
+        chunk(cell, 0.0, 0.1)
+        cell.wait(150)
+        cell.observe((-0.7, 0.0))
+        cell.gate.forget()
+        if way == "chunks":
+            assert chunk(cell, -0.7, 0.05).reasons == ()
+        else:
+            decision = cell.gate.command(np.array([-0.699, 0.0]), None, cell.now)
+            assert decision.reasons == ()
 
 
 @pytest.mark.parametrize(

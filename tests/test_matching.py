@@ -141,6 +141,8 @@ def test_a_feature_reads_as_it_is_written() -> None:
     assert feature == Feature("block_yaw4", "pose", "/objects/block", "yaw4")
     assert parse_feature("target_xy = reference").source == "reference"
     assert parse_feature("effector_xy = joints:joint_states x,y").part == "x,y"
+    assert parse_feature("goal = joints:observation goal.0,goal.1").part == "goal.0,goal.1"
+    assert parse_feature("effector_xy = fk:joint_states xy").source == "fk"
 
 
 @pytest.mark.parametrize(
@@ -151,6 +153,7 @@ def test_a_feature_reads_as_it_is_written() -> None:
         ("block_xy = lidar:scan", "one of"),
         ("block_xy = pose", "needs a topic"),
         ("block_xy = pose:objects/block roll", "a pose gives"),
+        ("block_xy = fk:joint_states roll", "a pose gives"),
     ],
 )
 def test_a_feature_that_makes_no_sense_is_refused(line: str, said: str) -> None:
@@ -163,6 +166,8 @@ def test_the_names_of_the_insertion_fields_suggest_their_topics() -> None:
     features = default_features(names, pixels=True)
     assert [f.source for f in features] == ["reference"] + ["pose"] * 5 + ["image"]
     assert [f.topic for f in features[1:4]] == ["tool_pose", "objects/block", "objects/block"]
+    (arm,) = default_features(["effector_xy"], pixels=False, tool="fk:joint_states")
+    assert arm == Feature("effector_xy", "fk", "joint_states", "xy")
     with pytest.raises(ValueError, match="no topic is known for the field 'speed'"):
         default_features(["speed"], pixels=False)
 

@@ -18,7 +18,8 @@ pytest.importorskip("rclpy")
 
 from lifecycle_msgs.msg import Transition
 from lifecycle_msgs.srv import ChangeState, GetState
-from ros_cell import PLACES, Cell, cell
+from rclpy.duration import Duration
+from ros_cell import PLACES, Cell, Simulated, cell, simulated
 from std_msgs.msg import Bool
 
 from ros_nodes.processes import PATIENCE
@@ -48,7 +49,7 @@ def test_a_sensor_that_falls_silent_stops_the_robot_until_it_is_armed_again(
     running.start_moving()
     running.robot.silent.add(topic)
     time.sleep(0.03)
-    last = running.robot.last_pose[topic]
+    last = running.robot.last_poses[topic]
     time.sleep(0.4)
     running.robot.silent.clear()
     stopped = running.robot.stopped_at(last)
@@ -98,6 +99,10 @@ def test_the_emergency_stop_acts_at_once_and_is_latched(running: Cell) -> None:
     running.start_moving()
     publisher = running.robot.node.create_publisher(Bool, "estop", 1)
     running.robot.wait(lambda: publisher.get_subscription_count() > 0)
+    # The gate may know of this publisher a moment later, and DDS sends again after 0.1 s: a button
+    # has been there for long.
+    publisher.publish(Bool(data=False))
+    assert publisher.wait_for_all_acked(Duration(seconds=2.0))
     begin = time.monotonic()
     publisher.publish(Bool(data=True))
     time.sleep(0.2)
@@ -198,6 +203,102 @@ def test_a_signal_ends_a_node_with_a_last_stop(tmp_path: Path, name: str, how: s
         assert not made.robot.commands[-1][1].any()
         assert "Traceback" not in made.log(name)
         assert took <= 2.0
+
+
+def end_by_signal(made: Cell | Simulated, name: str, how: str) -> float:
+    """Seconds that a node took to end by itself, with status 0 and without a traceback."""
+    process = made.processes.running[name]
+    begin = time.monotonic()
+    number = signal.SIGTERM if how == "SIGTERM" else signal.SIGINT
+    os.kill(process.pid, number)
+    if how == "double SIGINT":
+        time.sleep(0.01)
+        os.kill(process.pid, number)
+    assert process.wait(PATIENCE) == 0
+    assert "Traceback" not in made.log(name)
+    return time.monotonic() - begin
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+@pytest.mark.parametrize("how", ["SIGINT", "SIGTERM", "double SIGINT"])
+@pytest.mark.parametrize("name", ["policy", "safety_gate"])
+def test_twenty_signals_end_a_node_with_a_last_stop(running: Cell, name: str, how: str) -> None:
+    times = []
+    for _ in range(20):
+        running.start_moving()
+        times.append(end_by_signal(running, name, how))
+        time.sleep(0.25)  # what was under way arrives
+        assert not running.robot.commands[-1][1].any()
+        running.processes.start(name)
+        running.operator.wait_active()
+    print(f"{name} ended by {how} after {spread(times)} s")
+    assert max(times) <= 2.0
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+@pytest.mark.parametrize("how", ["SIGINT", "SIGTERM", "double SIGINT"])
+def test_twenty_signals_end_a_policy_in_the_middle_of_an_inference(
+    tmp_path: Path, how: str
+) -> None:
+    """Each decision takes seconds: whenever the signal comes, one is being made."""
+    slow, times = slow_checkpoint(tmp_path / "slow"), []
+    with cell(43, tmp_path, policy__checkpoint=str(slow)) as made:
+        for _ in range(20):
+            told = made.log("policy").count("is dropped")
+            made.robot.wait(
+                lambda told=told: made.log("policy").count("is dropped") > told, seconds=60.0
+            )
+            times.append(end_by_signal(made, "policy", how))
+            made.processes.start("policy")
+            made.operator.wait_active()
+        assert not made.robot.moving()
+    print(f"policy ended by {how} in an inference after {spread(times)} s")
+    assert max(times) <= 2.0
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+@pytest.mark.parametrize("how", ["SIGINT", "SIGTERM", "double SIGINT"])
+def test_twenty_signals_end_a_simulator_that_moves(tmp_path: Path, how: str) -> None:
+    times = []
+    with simulated(45, tmp_path) as made:
+        for _ in range(20):
+            made.start_moving()
+            times.append(end_by_signal(made, "sim_robot", how))
+            made.processes.start("sim_robot")
+    print(f"sim_robot ended by {how} after {spread(times)} s")
+    assert max(times) <= 2.0
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+def test_twenty_kills_of_robot_and_sensors_stop_the_gate_and_they_rejoin(
+    tmp_path: Path,
+) -> None:
+    stops, joins = [], []
+    with simulated(45, tmp_path) as made:
+        for _ in range(20):
+            made.start_moving()
+            process = made.processes.running["sim_robot"]
+            begin = time.monotonic()
+            os.kill(process.pid, signal.SIGKILL)
+            process.wait()
+            time.sleep(0.4)
+            stops.append(made.ears.stopped_at(begin) - begin)
+            made.processes.start("sim_robot")
+            started = time.monotonic()
+            made.ears.wait(lambda started=started: made.ears.last_pose > started)
+            joins.append(time.monotonic() - started)
+            print(f"stopped after {stops[-1]:.3f} s, rejoined after {joins[-1]:.3f} s")
+    print(f"stopped after {spread(stops)} s, rejoined after {spread(joins)} s")
+    assert max(stops) <= LIMIT
+    assert max(joins) <= 5.0
+
+
+def spread(times: list[float]) -> str:
+    return f"{np.median(times):.3f} (median) to {max(times):.3f} (greatest) of {len(times)}"
 
 
 def test_an_inference_that_is_slower_than_its_period_moves_nothing(tmp_path: Path) -> None:

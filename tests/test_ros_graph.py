@@ -10,14 +10,22 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
+import yaml
 
 pytest.importorskip("rclpy")
 
 from decisive.cli import main
+from decisive.options import parse_options
+from ros_nodes.any_environment import (
+    SimulatedEnvironment,
+    acts_by_displacements,
+    parameters_for,
+)
 from ros_nodes.cli import read_parameters
 from ros_nodes.demo import TOLERANCE, DemoConfig, run_demo
-from ros_nodes.graph import GRAPHS, command_line, environment, find_graph
+from ros_nodes.graph import GRAPHS, command_line, environment, find_graph, share
 from ros_nodes.installation import Installation, find
 
 pytestmark = pytest.mark.ros
@@ -58,6 +66,73 @@ def test_pixels_go_through_the_graph_too(tmp_path: Path) -> None:
     # This push comes to the edge of the workspace, where gate and environment clip alike.
     reasons = {name for name in answer["gate"] if name.startswith("reason: ")}
     assert reasons <= {"reason: position"}
+
+
+@pytest.mark.parametrize(
+    ("env", "policy", "options"),
+    [
+        ("decisive/Particle-v0", "particle-16-ibc", {"n_dims": 16}),
+        ("decisive/BlockPushMultimodal-v0", "block-push-multimodal-push-ibc", {"control": "push"}),
+    ],
+)
+def test_any_environment_goes_through_the_graph_as_it_goes_alone(
+    env: str, policy: str, options: dict[str, object], tmp_path: Path
+) -> None:
+    config = DemoConfig(
+        graph="sim_any", env=env, policy=policy, options=options, episodes=1, seed=500
+    )
+    answer = run_demo(config, tmp_path)
+    assert answer["parity"]["equal"], answer["parity"]
+    assert answer["parity"]["difference"] <= TOLERANCE
+    assert answer["parity"]["steps"] > 5
+    assert answer["ros"]["per_episode"] == answer["direct"]["per_episode"]
+    assert answer["gate"]["passed"] >= answer["parity"]["steps"]
+    assert answer["gate"]["changed"] == 0
+    assert answer["gate"]["stops"] == 0
+
+
+def test_an_action_out_of_its_box_is_changed_by_the_gate(tmp_path: Path) -> None:
+    config = DemoConfig(
+        graph="sim_any",
+        env="decisive/Particle-v0",
+        policy="particle-16-mse",
+        options={"n_dims": 16},
+        episodes=1,
+        overrides={"safety_gate.high": [0.5] * 16},
+    )
+    answer = run_demo(config, tmp_path)
+    assert answer["gate"]["reason: position"] > 0
+    assert answer["ros"]["per_episode"][0]["length"] == 50  # what is changed is answered too
+
+
+@pytest.mark.parametrize("kind", ["trajectory", "positions"])
+def test_a_simulated_arm_inserts_a_block_by_its_joints(kind: str, tmp_path: Path) -> None:
+    """In real time: the machine may be busy, so one success in three episodes is asked for."""
+    config = DemoConfig(
+        graph="sim_joints",
+        options={"arm": "xarm6", "max_episode_steps": 300},
+        episodes=3,
+        direct=False,
+        overrides={f"{node}.command": kind for node in ("sim_robot", "policy", "safety_gate")},
+    )
+    answer = run_demo(config, tmp_path)
+    assert answer["ros"]["success_rate"] > 0, answer
+    assert answer["gate"]["passed"] > 30
+    assert "reason: stop: workspace" not in answer["gate"]
+
+
+def test_the_gate_stops_an_arm_whose_tip_leaves_its_box(tmp_path: Path) -> None:
+    config = DemoConfig(
+        graph="sim_joints",
+        options={"arm": "xarm6", "max_episode_steps": 80},
+        episodes=1,
+        direct=False,
+        overrides={"safety_gate.workspace_high": [0.27, 0.38, 0.3]},
+    )
+    answer = run_demo(config, tmp_path)
+    assert answer["gate"]["reason: stop: workspace"] == 1
+    assert answer["gate"]["state"] == "stopped"
+    assert not answer["ros"]["success_rate"]
 
 
 def test_the_gate_changes_what_is_beyond_its_limits(tmp_path: Path) -> None:
@@ -162,6 +237,52 @@ def test_parameters_are_named_by_node() -> None:
     for bad in ("rate=20", "policy.rate", "policy.=1"):
         with pytest.raises(ValueError, match=r"NODE\.NAME=VALUE"):
             read_parameters([bad])
+
+
+def test_the_file_of_any_environment_is_what_would_be_made_for_it() -> None:
+    values = yaml.safe_load(share("config/sim_any.yaml").read_text())
+    robot, gate = (
+        values[f"/**/{node}"]["ros__parameters"] for node in ("sim_robot", "safety_gate")
+    )
+    options = parse_options(robot["env"], robot["set"])
+    made = parameters_for(robot["env"], options)
+    assert gate["joints"] == made["safety_gate.joints"]
+    for name, larger in (("low", -1), ("high", 1), ("velocity", 1), ("acceleration", 1)):
+        room = larger * (np.array(gate[name]) - made[f"safety_gate.{name}"])
+        assert (room >= 0).all()
+        assert (room <= 0.02 * np.abs(made[f"safety_gate.{name}"]) + 2e-4).all()
+
+
+def test_only_boxes_and_vectors_are_any_environment() -> None:
+    assert acts_by_displacements("decisive/BlockPush-v0", {})
+    assert not acts_by_displacements("decisive/BlockPush-v0", {"control": "push"})
+    assert not acts_by_displacements("decisive/Particle-v0", {})
+    with pytest.raises(ValueError, match="box"):
+        SimulatedEnvironment("CartPole-v1", {})
+    made = SimulatedEnvironment("decisive/Particle-v0", {"n_dims": 2})
+    assert made.action_names == ("set_point.0", "set_point.1")
+    assert made.observation_names[:3] == (
+        "agent_position.0", "agent_position.1", "agent_velocity.0"
+    )  # fmt: skip
+    assert made.done
+    made.reset(3)
+    first = made.observation.copy()
+    assert not made.step(np.array([0.5, 0.25]))
+    assert made.action.tolist() == [0.5, 0.25]
+    made.reset(3)
+    assert made.observation.tolist() == first.tolist()
+    assert made.result() == {
+        "seed": 3, "success": False, "score": 0.0, "return": 0.0, "length": 0
+    }  # fmt: skip
+    made.close()
+
+
+def test_another_environment_needs_to_be_named(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["ros", "up", "sim_any", "--set", "n_dims=16"]) == 2
+    assert "name it with --env" in capsys.readouterr().err
+    words = ["ros", "demo", "--env", "decisive/Particle-v0", "--realtime"]
+    assert main(words) == 2
+    assert "simulated time" in capsys.readouterr().err
 
 
 def test_unknown_graphs_and_nodes_are_refused(capsys: pytest.CaptureFixture[str]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import threading
 import time
@@ -10,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import yaml
 
 pytest.importorskip("rclpy")
 
@@ -19,8 +21,10 @@ from rclpy.context import Context
 from rclpy.executors import SingleThreadedExecutor
 from sensor_msgs.msg import JointState
 
+from robots.kinematics import Chain, quaternion_rotation
 from ros_nodes import messages
-from ros_nodes.graph import find_graph
+from ros_nodes.arm import locate, read_arm
+from ros_nodes.graph import find_graph, share
 from ros_nodes.operator import Operator
 from ros_nodes.processes import running
 from ros_nodes.running import COMMAND, COMMAND_TYPES, RELIABLE
@@ -36,6 +40,30 @@ COMMANDS = {
 TOOL = (0.30, 0.0, 0.004)
 OBJECTS = {"block": (0.36, 0.05, 0.4), "slot1": (0.54, 0.02, 0.1), "slot2": (0.54, 0.02, 0.1)}
 FASTEST = 0.1 + 1e-9
+
+
+def values_of(kind: str, node: str) -> dict[str, Any]:
+    """Parameters of a node as the shipped file has them."""
+    text = share(f"config/hardware_{kind}.yaml").read_text()
+    found: dict[str, Any] = yaml.safe_load(text)[f"/**/{node}"]["ros__parameters"]
+    return found
+
+
+def arm_of(kind: str) -> Chain:
+    chain = read_arm(values_of(kind, "policy"))
+    assert chain is not None
+    return chain
+
+
+def pose_of(place: tuple[float, float, float]) -> np.ndarray:
+    pose = np.eye(4)
+    pose[:3, :3], pose[:3, 3] = quaternion_rotation([1.0, 0.0, 0.0, 0.0]), place
+    return pose
+
+
+CHAIN = arm_of("trajectory")
+JOINTS = CHAIN.inverse(pose_of(TOOL), np.array([0.0, -0.35, -0.95, 0.0, 1.30, 0.0]))
+"""Of the arm, with its tool at that place."""
 
 
 class Arm:
@@ -57,8 +85,8 @@ class Arm:
         }
         read = {
             "twist": lambda m: messages.twist_array(m)[None],
-            "trajectory": lambda m: messages.trajectory_arrays(m, ["x", "y", "z"])[0],
-            "positions": lambda m: messages.multi_array_values(m, 3)[None],
+            "trajectory": lambda m: messages.trajectory_arrays(m, CHAIN.names)[0],
+            "positions": lambda m: messages.multi_array_values(m, CHAIN.n)[None],
         }[kind]
         node.create_subscription(
             COMMAND_TYPES[kind], topic, lambda m: self.commands.append(read(m)), COMMAND
@@ -74,7 +102,7 @@ class Arm:
         stamp = self._node.get_clock().now().to_msg()
         place, down = np.array(TOOL), np.array([1.0, 0.0, 0.0, 0.0])
         self._tool.publish(messages.pose_message(place, down, stamp, "base_link"))
-        self._joints.publish(messages.joint_message(("x", "y", "z"), place, np.zeros(3), stamp))
+        self._joints.publish(messages.joint_message(CHAIN.names, JOINTS, np.zeros(6), stamp))
         for name, (x, y, yaw) in OBJECTS.items():
             turn = np.array([0.0, 0.0, np.sin(yaw / 2), np.cos(yaw / 2)])
             pose = messages.pose_message(np.array([x, y, 0.0]), turn, stamp, "base_link")
@@ -104,7 +132,9 @@ def domain(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> int:
 def displacement(kind: str, commands: list[np.ndarray]) -> Any:
     """What the commands ask of x, y, z: velocities, or ways from where the tool is."""
     rows = np.concatenate(commands)
-    return rows[:, :3] if kind == "twist" else rows - np.array(TOOL)
+    if kind == "twist":
+        return rows[:, :3]
+    return CHAIN.forward(rows)[:, :3, 3] - CHAIN.forward(JOINTS)[:3, 3]
 
 
 @pytest.mark.parametrize("name", COMMANDS)
@@ -141,5 +171,47 @@ def test_hardware_graph_commands_the_controller_slowly_until_the_emergency_stop(
         if kind == "twist":
             assert np.abs(moved).max() <= FASTEST
             assert not moved[:, 2].any()
+        else:  # along the table, at the height
+            assert np.abs(moved[:, 2]).max() < 0.001
+            assert np.abs(moved[:, :2]).max() < 0.08
     finally:
         arm.close()
+
+
+@pytest.mark.parametrize("file", ["hardware_trajectory", "hardware_positions", "sim_joints"])
+def test_limits_and_arms_of_the_files_are_those_of_the_description(file: str) -> None:
+    values = yaml.safe_load(share(f"config/{file}.yaml").read_text())
+    gate, policy = (values[f"/**/{node}"]["ros__parameters"] for node in ("safety_gate", "policy"))
+    for name in ("urdf", "base_link", "tip_link", "tool", "joints", "command"):
+        assert gate[name] == policy[name]
+    chain = read_arm(gate)
+    assert chain is not None
+    assert tuple(gate["joints"]) == chain.names == tuple(f"joint{i}" for i in range(1, 7))
+    np.testing.assert_allclose(gate["low"], chain.low, atol=1e-9)
+    np.testing.assert_allclose(gate["high"], chain.high, atol=1e-9)
+    assert (np.array(gate["velocity"]) <= chain.velocity).all()
+    # All that the policy may command is in the gate's box, and within reach.
+    low, high = (
+        policy.get(f"workspace_{end}", default)
+        for end, default in (("low", [0.15, -0.48]), ("high", [0.65, 0.48]))
+    )
+    for corner in itertools.product(*zip(low, high, strict=True)):
+        place = np.array([*corner, policy["height"]])
+        assert (np.array(gate["workspace_low"]) < place).all()
+        assert (np.array(gate["workspace_high"]) > place).all()
+        joints = JOINTS
+        for way in np.linspace(TOOL, place, 50):
+            joints = chain.inverse(pose_of(tuple(way)), joints, seconds=0.1)
+
+
+def test_packages_are_found_where_ros_or_python_has_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert locate("package://pybullet_data/xarm/xarm6_robot_white.urdf").is_file()
+    assert locate("/somewhere/arm.urdf") == Path("/somewhere/arm.urdf")
+    (tmp_path / "share" / "my_arm").mkdir(parents=True)
+    monkeypatch.setenv("AMENT_PREFIX_PATH", f"/nowhere:{tmp_path}")
+    assert locate("package://my_arm/urdf/a.urdf") == tmp_path / "share/my_arm/urdf/a.urdf"
+    for missing in ("package://no_such_arm/a.urdf", "package://../a.urdf", "package://a.b/c"):
+        with pytest.raises(ValueError, match="give the path of the file"):
+            locate(missing)

@@ -255,7 +255,7 @@ def test_a_thousand_malformed_pictures_change_nothing(context: Context) -> None:
     try:
         assert node.trigger_configure().name == "SUCCESS"
         assert node.trigger_activate().name == "SUCCESS"
-        feature = next(f for f in node.features if f.source == "image")
+        feature = next(f for f in node._observations.features if f.source == "image")
         reads = [node._reader(f"image:{feature.topic}", feature), eyes._reader("color")]
         rng = np.random.default_rng(0)
         for read in reads:

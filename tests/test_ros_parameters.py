@@ -171,12 +171,14 @@ CASES = {
         {"stepping": "lockstep", "auto_reset": False, "camera_rate": 1.0, "policy_image": True},
         {"command": "trajectory", "auto_reset": False},
         {"command": "positions", "auto_reset": False},
+        {"stepping": "lockstep", "command": "trajectory", "env": "decisive/Particle-v0"},
     ],
     "object_poses": [{}],
     "policy": [
         {"command": "twist"},
         {"command": "trajectory", **JOINTS},
         {"command": "positions", **PIXELS},
+        {"command": "trajectory", "lockstep": True, "checkpoint": "particle-16-mse"},
     ],
     "safety_gate": [
         {"command": "twist", **LIMITS},

@@ -185,6 +185,12 @@ class XArm6:
         info = [client.getJointInfo(self._body, i) for i in range(n)]
         self._joints = [i for i in range(n) if info[i][2] == pybullet.JOINT_REVOLUTE]
         self._names = [info[i][1].decode() for i in self._joints]
+        self._low, self._high, self._speed = (
+            np.array([info[i][column] for i in self._joints]) for column in (8, 9, 11)
+        )
+        self.joint_goal: NDArray[np.float64] | None = None
+        """`(6,)` rad: while it is set, `command` sends the joints there, whatever position it is
+        given, within their limits and no faster than they can; for robots that take joints."""
         names = [entry[12].decode() for entry in info]
         self._tool, self._tip = names.index("tool"), names.index("tip")
         for link in range(-1, n):
@@ -227,16 +233,21 @@ class XArm6:
         # of the substeps, at five times the speed, and would throw the block.
         rate = PHYSICS_HZ / substeps
         states = self._client.getJointStates(self._body, self._joints)
+        goals = self._inverse(position) if self.joint_goal is None else self._bounded_goal()
+        speeds = [(goal - state[0]) * rate for goal, state in zip(goals, states, strict=True)]
+        if self.joint_goal is not None:
+            speeds = np.clip(speeds, -self._speed, self._speed).tolist()
         self._client.setJointMotorControlArray(
             self._body,
             self._joints,
             pybullet.VELOCITY_CONTROL,
-            targetVelocities=[
-                (goal - state[0]) * rate
-                for goal, state in zip(self._inverse(position), states, strict=True)
-            ],
+            targetVelocities=speeds,
             forces=[self._FORCE] * len(self._joints),
         )
+
+    def _bounded_goal(self) -> list[float]:
+        assert self.joint_goal is not None
+        return np.clip(self.joint_goal, self._low, self._high).tolist()
 
     def position(self) -> NDArray[np.float64]:
         """See `Effector.position`."""

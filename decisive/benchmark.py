@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -53,6 +54,10 @@ SUITES = {
     "d4rl": Suite("D4RL: offline benchmarks", d4rl.core_grid, d4rl.full_grid, d4rl_report),
 }
 
+OF_THEIR_OWN = {"r2r": "decisive.benchmarks.r2r"}
+"""Benchmarks that fill no table and have options of their own: modules whose `main(argv)` takes
+the words after the name."""
+
 
 @dataclass(frozen=True)
 class Arguments:
@@ -63,6 +68,7 @@ class Arguments:
     are `task/method/seed`, and a task whose data are not there says 'no data'. The result of a cell
     is one JSON file in --out. Finished cells are skipped, a cell that was stopped goes on where it
     was, and the table says 'not run' where nothing was. Trainings are kept in --work.
+    r2r runs one agent on Room-to-Room and has options of its own: decisive benchmark r2r --help.
 
     Examples:
       decisive benchmark tabletop --list
@@ -70,9 +76,10 @@ class Arguments:
       decisive benchmark tabletop --only '*/diverse-500/ibc/0' --minutes 30
       decisive benchmark d4rl --tasks door-human --methods mse,implicit-bc-rnce --seeds 1
       decisive benchmark d4rl --full --table
+      decisive benchmark r2r --split val_unseen --agent random --json
     """
 
-    suite: tyro.conf.Positional[Literal["tabletop", "d4rl"]]
+    suite: tyro.conf.Positional[Literal["tabletop", "d4rl", "r2r"]]
     """Which table."""
     core: Flag = False
     """The core form, about four CPU-hours (this is what runs if nothing is said)."""
@@ -104,7 +111,12 @@ class Arguments:
 
 def main(argv: Sequence[str]) -> int:
     """Run the verb."""
+    if argv and argv[0] in OF_THEIR_OWN:
+        status: int = importlib.import_module(OF_THEIR_OWN[argv[0]]).main(argv[1:])
+        return status
     arguments = parse(Arguments, argv, "benchmark")
+    if arguments.suite in OF_THEIR_OWN:
+        raise ValueError(f"give {arguments.suite} first: decisive benchmark {arguments.suite} ...")
     if arguments.core and arguments.full:
         raise ValueError("--core is a part of --full: give one of them")
     if arguments.workers < 1:

@@ -144,6 +144,11 @@ def record(config: RecordConfig, staging: Path) -> Demonstrations:
         # An environment without an expert is refused before anything is made.
         env.reset(seed=config.seed)
         ExpertActor(config.expert).reset(env, config.seed)
+        if not isinstance(env.action_space, gym.spaces.Box):
+            raise ValueError(
+                f"{config.env} acts by choices, not by vectors: it has instructions and paths "
+                "(envs.indoor.r2r_data), and nothing to record"
+            )
         recording = Recording(staging, config.signature())
         meta = {
             "env": config.env,

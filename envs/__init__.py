@@ -9,6 +9,7 @@ _ENTRY_POINTS = {
     "decisive/BlockPushMultimodal-v0": "envs.tabletop.push:BlockPushMultimodalEnv",
     "decisive/BlockInsertion-v0": "envs.tabletop.insertion:BlockInsertionEnv",
     "decisive/BlockSorting-v0": "envs.tabletop.sorting:BlockSortingEnv",
+    "decisive/R2RNav-v0": "envs.indoor.r2r_nav:R2RNavEnv",
 }
 
 _EPISODE_LIMIT = WrapperSpec("EpisodeLimit", "envs.limits:EpisodeLimit", kwargs={})

@@ -24,7 +24,14 @@ def test_every_promised_id_is_registered_once_and_calling_again_is_harmless() ->
     before = {env_id: gymnasium.spec(env_id) for env_id in envs.ENV_IDS}
     envs.register_envs()
     assert {env_id: gymnasium.spec(env_id) for env_id in envs.ENV_IDS} == before
-    ours = ("Particle", "BlockPush", "BlockPushMultimodal", "BlockInsertion", "BlockSorting")
+    ours = (
+        "Particle",
+        "BlockPush",
+        "BlockPushMultimodal",
+        "BlockInsertion",
+        "BlockSorting",
+        "R2RNav",
+    )
     d4rls = ("AdroitPen", "AdroitHammer", "AdroitDoor", "AdroitRelocate", "FrankaKitchen")
     assert set(before) == {f"decisive/{name}-v0" for name in ours + d4rls}
     limits = {env_id: before[env_id].max_episode_steps for env_id in envs.D4RL_IDS}

@@ -1,0 +1,101 @@
+"""Rankers as checkpoint folders: sizes, vocabulary, weights and a model card."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from agents.vln.ranker import PathRanker, RankerConfig
+from agents.vln.vocabulary import Vocabulary
+from learning.checkpoint import (
+    CheckpointError,
+    find_checkpoint,
+    load_tensors,
+    read_checkpoint,
+    save_checkpoint,
+)
+
+METHOD = "vln-ranker"
+
+
+@dataclass(frozen=True)
+class SavedRanker:
+    """What a checkpoint of a ranker holds.
+
+    Attributes:
+        ranker: in evaluation mode.
+        vocabulary: numbers the words.
+        features: name of each feature of a view.
+        training: what the trainer wrote down.
+    """
+
+    ranker: PathRanker
+    vocabulary: Vocabulary
+    features: tuple[str, ...]
+    training: dict[str, Any]
+
+
+def save_ranker(folder: str | Path, saved: SavedRanker, card: str) -> None:
+    """Write a checkpoint folder, replacing an older one in one step.
+
+    Args:
+        folder: where it goes.
+        saved: what it holds.
+        card: the model card, Markdown.
+
+    Raises:
+        ValueError: if sizes do not agree, or a weight is NaN (`CheckpointError`).
+        OSError: if the folder cannot be written.
+    """
+    config = saved.ranker.config
+    _check(config, saved.vocabulary, saved.features, str(folder))
+    document = {
+        "method": METHOD,
+        "config": config.to_dict(),
+        "spec": {
+            "vocabulary": saved.vocabulary.to_dict(),
+            "features": list(saved.features),
+        },
+        "training": dict(saved.training),
+    }
+    save_checkpoint(folder, document, saved.ranker.state_dict(), card)
+
+
+def load_ranker(folder: str | Path) -> SavedRanker:
+    """Read a checkpoint folder.
+
+    Raises:
+        CheckpointError: one line saying what is missing or broken, or that it holds another method.
+    """
+    where = str(find_checkpoint(folder))
+    document, tensors = read_checkpoint(folder)
+    if document["method"] != METHOD:
+        raise CheckpointError(f"{where} holds {document['method']!r:.60}, not a {METHOD}")
+    try:
+        config = RankerConfig.from_dict(document["config"])
+        vocabulary, features = _read_spec(document["spec"])
+        _check(config, vocabulary, features, where)
+    except ValueError as error:
+        raise CheckpointError(f"{where}: {error}") from None
+    ranker = PathRanker(config)
+    load_tensors(ranker, tensors, where)
+    return SavedRanker(ranker.eval(), vocabulary, features, document["training"])
+
+
+def _read_spec(spec: Mapping[str, Any]) -> tuple[Vocabulary, tuple[str, ...]]:
+    vocabulary, features = spec.get("vocabulary"), spec.get("features")
+    if not isinstance(vocabulary, Mapping):
+        raise ValueError("spec must hold a vocabulary")
+    if not isinstance(features, list) or not all(isinstance(name, str) for name in features):
+        raise ValueError("spec must hold the names of the features")
+    return Vocabulary.from_dict(vocabulary), tuple(features)
+
+
+def _check(
+    config: RankerConfig, vocabulary: Vocabulary, features: tuple[str, ...], where: str
+) -> None:
+    if config.words != len(vocabulary) or config.features != len(features):
+        raise ValueError(
+            f"{where}: a ranker of {config.words} words and {config.features} features does not "
+            f"fit a vocabulary of {len(vocabulary)} and {len(features)} names"
+        )

@@ -1,0 +1,135 @@
+"""Arms of a navigation study side by side: means over seeds, differences, shares of a gap."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from decisive import tables
+
+MEASURES = ("success", "spl", "navigation_error", "oracle_success", "ndtw", "sdtw", "cls")
+_RESAMPLES = 2000
+
+
+def compare(results: Mapping[tuple[str, int], Mapping[str, Any]], arms: Sequence[str]) -> Any:
+    """Figures of every arm, and how far it is from the first.
+
+    An instruction counts once: its figure is the mean over the seeds. Intervals are bootstrapped
+    over paths (the instructions of one path are no independent episodes) and hold the trainings
+    fixed; the spread over the seeds stands beside them.
+
+    Args:
+        results: by arm and seed; `per_episode` rows hold `path_id` and every one of `MEASURES`,
+            the same instructions in the same order.
+        arms: the first is what the others are compared with, the last bounds what can be gained.
+
+    Returns:
+        A JSON object by arm: `episodes`, `seeds`, each measure with its `_ci95` and its figures
+        `_by_seed`; for all but the first `gain` (of success, paired) with `gain_ci95`; for those
+        between, `share_of_gap` with `share_of_gap_ci95`: None where the gap's interval holds 0.
+
+    Raises:
+        ValueError: if arms did not walk the same instructions.
+    """
+    values, groups = _values(results, arms)
+    draws = _draws(groups)
+    found: dict[str, Any] = {}
+    success = {arm: values[arm][:, :, 0].mean(0) for arm in arms}
+    for arm in arms:
+        means = values[arm].mean(0)
+        spread = np.quantile(_resampled(means, groups, draws), (0.025, 0.975), axis=0)
+        entry: dict[str, Any] = {"episodes": len(means), "seeds": len(values[arm])}
+        for k, name in enumerate(MEASURES):
+            entry[name] = float(means[:, k].mean())
+            entry[f"{name}_ci95"] = spread[:, k].tolist()
+            entry[f"{name}_by_seed"] = values[arm][:, :, k].mean(1).tolist()
+        if arm != arms[0]:
+            gain = (success[arm] - success[arms[0]])[:, None]
+            entry["gain"] = float(gain.mean())
+            interval = np.quantile(_resampled(gain, groups, draws)[:, 0], (0.025, 0.975))
+            entry["gain_ci95"] = interval.tolist()
+        found[arm] = entry
+    low, high = found[arms[-1]]["gain_ci95"]
+    for arm in arms[1:-1]:
+        found[arm] |= {"share_of_gap": None, "share_of_gap_ci95": None}
+        if low > 0 or high < 0:
+            both = np.stack([success[name] - success[arms[0]] for name in (arm, arms[-1])], axis=1)
+            share = np.divide(*_resampled(both, groups, draws).T)
+            found[arm]["share_of_gap"] = found[arm]["gain"] / found[arms[-1]]["gain"]
+            found[arm]["share_of_gap_ci95"] = np.quantile(share, (0.025, 0.975)).tolist()
+    return found
+
+
+def results_rows(arms: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]:
+    """Header and rows of the table."""
+    header = ["arm", "episodes", "seeds", "success % [95% CI]", "gain [95% CI]", "share of gap"]
+    header += ["SPL %", "error m", "oracle %", "nDTW %", "SDTW %", "CLS %"]
+    rows = []
+    for arm, entry in arms.items():
+        share = entry.get("share_of_gap")
+        rows.append(
+            [
+                arm,
+                str(entry["episodes"]),
+                str(entry["seeds"]),
+                tables.percent(entry["success"], entry["success_ci95"]),
+                _points(entry.get("gain"), entry.get("gain_ci95")),
+                "-" if share is None else f"{share:.2f}",
+                *(
+                    f"{entry[name]:.2f}"
+                    if name == "navigation_error"
+                    else tables.percent(entry[name])
+                    for name in MEASURES[1:]
+                ),
+            ]
+        )
+    return header, rows
+
+
+def _points(gain: float | None, interval: Sequence[float] | None) -> str:
+    if gain is None or interval is None:
+        return "-"
+    low, high = (100 * end for end in interval)
+    return f"{100 * gain:+.1f} [{low:+.1f}, {high:+.1f}]"
+
+
+def _values(
+    results: Mapping[tuple[str, int], Mapping[str, Any]], arms: Sequence[str]
+) -> tuple[dict[str, NDArray[np.float64]], NDArray[np.intp]]:
+    """`(seeds, episodes, measures)` by arm, and the path of each episode."""
+    first = next(iter(results.values()))["per_episode"]
+    names = [row["instr_id"] for row in first]
+    for key, result in results.items():
+        if [row["instr_id"] for row in result["per_episode"]] != names:
+            raise ValueError(f"{key} walked other instructions than the rest; run it again")
+    values = {
+        arm: np.array(
+            [
+                [[float(row[name]) for name in MEASURES] for row in result["per_episode"]]
+                for (other, _), result in results.items()
+                if other == arm
+            ]
+        )
+        for arm in arms
+    }
+    groups = np.unique([row["path_id"] for row in first], return_inverse=True)[1]
+    return values, groups
+
+
+def _draws(groups: NDArray[np.intp]) -> NDArray[np.float64]:
+    """`(resamples, paths)` how often each path is drawn."""
+    n = int(groups.max()) + 1
+    rng = np.random.default_rng(0)
+    return rng.multinomial(n, np.full(n, 1.0 / n), _RESAMPLES).astype(float)
+
+
+def _resampled(
+    values: NDArray[np.float64], groups: NDArray[np.intp], draws: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    """`(resamples, M)` means of `(N, M)` values, paths drawn whole."""
+    sums = np.zeros((draws.shape[1], values.shape[1]))
+    np.add.at(sums, groups, values)
+    return (draws @ sums) / (draws @ np.bincount(groups).astype(float))[:, None]

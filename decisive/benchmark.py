@@ -54,7 +54,10 @@ SUITES = {
     "d4rl": Suite("D4RL: offline benchmarks", d4rl.core_grid, d4rl.full_grid, d4rl_report),
 }
 
-OF_THEIR_OWN = {"r2r": "decisive.benchmarks.r2r"}
+OF_THEIR_OWN = {
+    "r2r": "decisive.benchmarks.r2r",
+    "navigation": "decisive.benchmarks.navigation",
+}
 """Benchmarks that fill no table and have options of their own: modules whose `main(argv)` takes
 the words after the name."""
 
@@ -68,7 +71,8 @@ class Arguments:
     are `task/method/seed`, and a task whose data are not there says 'no data'. The result of a cell
     is one JSON file in --out. Finished cells are skipped, a cell that was stopped goes on where it
     was, and the table says 'not run' where nothing was. Trainings are kept in --work.
-    r2r runs one agent on Room-to-Room and has options of its own: decisive benchmark r2r --help.
+    r2r runs one agent on Room-to-Room, navigation trains a navigator and asks what views of
+    unvisited places are worth to it; they have options of their own: decisive benchmark r2r --help.
 
     Examples:
       decisive benchmark tabletop --list
@@ -77,9 +81,10 @@ class Arguments:
       decisive benchmark d4rl --tasks door-human --methods mse,implicit-bc-rnce --seeds 1
       decisive benchmark d4rl --full --table
       decisive benchmark r2r --split val_unseen --agent random --json
+      decisive benchmark navigation --seeds 1
     """
 
-    suite: tyro.conf.Positional[Literal["tabletop", "d4rl", "r2r"]]
+    suite: tyro.conf.Positional[Literal["tabletop", "d4rl", "r2r", "navigation"]]
     """Which table."""
     core: Flag = False
     """The core form, about four CPU-hours (this is what runs if nothing is said)."""

@@ -38,6 +38,8 @@ class Arguments:
       decisive train --data push-diverse --recipe block-push-mdn --seed 1 --out outputs/mdn
       torchrun --nproc-per-node 2 -m decisive train --data push-diverse --method mse \
         --steps 5000 --out outputs/two-processes
+
+    World models: `decisive train pathdreamer --help`.
     """
 
     data: Annotated[Repeated, tyro.conf.arg(metavar="NAME")]
@@ -72,6 +74,10 @@ class Arguments:
 
 def main(argv: Sequence[str]) -> int:
     """Run the verb."""
+    if list(argv[:1]) == ["pathdreamer"]:
+        from decisive import train_pathdreamer
+
+        return train_pathdreamer.main(argv[1:])
     arguments = parse(Arguments, argv, "train")
     recipe = Recipe("", "") if arguments.recipe is None else find_recipe(arguments.recipe)
     method = arguments.method or recipe.method

@@ -279,3 +279,8 @@ GOLDEN: dict[tuple[int, str, float], str] = {
 @pytest.mark.parametrize("key", sorted(GOLDEN))
 def test_the_generator_is_frozen(key: tuple[int, str, float]) -> None:
     assert digest(house(*key)) == GOLDEN[key]
+
+
+def test_a_plan_that_cannot_be_furnished_is_drawn_anew() -> None:
+    house = generate_house(31)  # none of the furnishings of its first plan can be walked
+    assert len(house.graph) > 5

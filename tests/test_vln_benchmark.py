@@ -13,9 +13,12 @@ from agents.vln.follower import InstructionFollower
 from agents.vln.ranker import PathRanker, RankerConfig
 from agents.vln.vocabulary import Vocabulary
 from decisive.benchmarks import navigation
-from decisive.benchmarks.navigation import headings_of, main, spoken_features
+from decisive.benchmarks.navigation import main
 from decisive.benchmarks.navigation_report import MEASURES, compare, results_rows
+from decisive.benchmarks.navigation_study import spoken_features
 from decisive.benchmarks.r2r_follower import FollowerActor
+from decisive.benchmarks.symbolic_study import ARMS as SYMBOLIC_ARMS
+from decisive.benchmarks.symbolic_study import headings_of
 from envs.indoor.categories import CATEGORIES, ID
 
 ARMS = ("none", "some", "all")
@@ -146,10 +149,10 @@ def test_a_study_runs_and_what_is_done_is_not_done_again(
     argv += ["--out", str(tmp_path / "out"), "--work", str(tmp_path / "work")]
     assert main(argv) == 0
     first = json.loads(capsys.readouterr().out)
-    assert list(first["arms"]) == list(navigation.ARMS)
+    assert list(first["arms"]) == list(SYMBOLIC_ARMS)
     assert all(entry["episodes"] == 12 for entry in first["arms"].values())
     # Were anything trained or walked again, this would be called.
-    monkeypatch.delattr(navigation, "Study")
+    monkeypatch.delattr(navigation, "make_study")
     assert main(argv) == 0
     assert json.loads(capsys.readouterr().out)["arms"] == first["arms"]
 

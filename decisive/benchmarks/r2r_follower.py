@@ -16,7 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from decisive.arguments import parse
-from decisive.benchmarks.navigation import headings_of, spoken_features
+from decisive.benchmarks.navigation_study import spoken_features
+from decisive.benchmarks.symbolic_study import headings_of
 from envs.indoor.categories import CATEGORIES
 from envs.indoor.worlds import open_world
 

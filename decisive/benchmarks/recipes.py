@@ -27,7 +27,7 @@ class Task:
         options: its options.
         title: what tables call it.
         noise: standard deviation of the noise on the recorded experts' executed actions, in the
-            unit of the action (metres).
+            unit of the action (metres on the tabletop).
         recorded: demonstrations recorded; smaller cells use the first of them.
         cpu_seconds: budget of one training, the same for every method.
     """
@@ -80,6 +80,9 @@ TASKS: dict[str, Task] = {
         "decisive/BlockSorting-v0", "sorting, push primitives", {"control": "push"}
     ),
     # Below: the full form only.
+    "house-nav": Task(
+        "decisive/HouseNav-v0", "routes through houses", noise=0.3, recorded=400, cpu_seconds=120.0
+    ),
     "block-push-push": Task("decisive/BlockPush-v0", "push, push primitives", {"control": "push"}),
     "block-insertion-push": Task(
         "decisive/BlockInsertion-v0", "insertion, push primitives", {"control": "push"}

@@ -32,7 +32,8 @@ SPLITS: dict[str, int] = {"train": 0, "val": 1, "test": 2}
 BODY_RADIUS = 0.2
 """Of who walks here, in metres."""
 
-_ATTEMPTS = 20
+_FURNISHINGS, _PLANS = 20, 10
+"""Tries: of furnishing a plan, and of plans. Two plans in a thousand cannot be furnished."""
 
 
 @dataclass(frozen=True)
@@ -141,11 +142,12 @@ def generate_house(seed: int, split: str = "train", predictability: float = 1.0)
     if seed < 0:
         raise ValueError(f"seed must not be negative, got {seed}")
     name = house_name(seed, split, predictability)
-    for attempt in range(_ATTEMPTS):
-        house = _attempt(name, seed, split, predictability, attempt)
-        if house is not None:
-            return house
-    raise AssertionError(f"{name}: no attempt of {_ATTEMPTS} gave a house that can be walked")
+    for redrawn in range(_PLANS):
+        for attempt in range(_FURNISHINGS):
+            house = _attempt(name, seed, split, predictability, (redrawn, attempt))
+            if house is not None:
+                return house
+    raise AssertionError(f"{name}: none of {_PLANS} plans gave a house that can be walked")
 
 
 def obstacles(plan: Plan, furniture: tuple[Furniture, ...]) -> Array:
@@ -172,10 +174,14 @@ def obstacles(plan: Plan, furniture: tuple[Furniture, ...]) -> Array:
     return np.array([(r.x0, r.y0, r.x1, r.y1) for r in found])
 
 
-def _attempt(name: str, seed: int, split: str, predictability: float, attempt: int) -> House | None:
-    """One try of furnishing the house; None where its viewpoints cannot be joined."""
-    of_plan, of_types, of_palette = np.random.SeedSequence((SPLITS[split], seed)).spawn(3)
-    of_rooms = np.random.SeedSequence((SPLITS[split], seed, 1 + attempt))
+def _attempt(
+    name: str, seed: int, split: str, predictability: float, attempt: tuple[int, int]
+) -> House | None:
+    """One try, numbered by plan and furnishing; None where the viewpoints cannot be joined."""
+    redrawn, refurnished = attempt
+    own = (SPLITS[split], seed) if not redrawn else (SPLITS[split], seed, 0, redrawn)
+    of_plan, of_types, of_palette = np.random.SeedSequence(own).spawn(3)
+    of_rooms = np.random.SeedSequence((*own, 1 + refurnished))
     plan = draw_plan(np.random.default_rng(of_plan))
     model = TypeModel(plan, predictability)
     purposes, signs, regular = model.sample(np.random.default_rng(of_types))

@@ -28,6 +28,7 @@ class StructureConfig:
         code: channels of the spatial bottleneck.
         latent: channels of the noise at each cell of the bottleneck.
         detail: channels of the paths at full resolution.
+        colours: whether it sees colours too: the style of a door tells what is behind it.
     """
 
     embedding: int = 8
@@ -42,6 +43,7 @@ class StructureConfig:
     code: int = 64
     latent: int = 16
     detail: int = 24
+    colours: bool = True
 
     def __post_init__(self) -> None:
         """Refuse what no network can have."""
@@ -272,6 +274,7 @@ SIZES: dict[str, PathdreamerConfig] = {
             code=128,
             latent=32,
             detail=128,
+            colours=False,
         ),
         image=ImageConfig(
             embedding=0,

@@ -15,6 +15,7 @@ def roll_out(
     examples: Sequence[Example],
     make_guidance: MakeGuidance,
     generator: torch.Generator,
+    rgb: bool = True,
 ) -> list[GuidanceArrays]:
     """Guidance of the last targets once the viewpoints before them were predicted.
 
@@ -26,6 +27,7 @@ def roll_out(
         examples: walks of any number of hops; those of one hop are not changed.
         make_guidance: projects.
         generator: of the latents.
+        rgb: whether to paint too; without, what was dreamed has the nearest colour that is seen.
     """
     memories = [list(example.context) for example in examples]
     guidance = [example.guidance for example in examples]
@@ -33,11 +35,11 @@ def roll_out(
         walking = [k for k, example in enumerate(examples) if len(example.targets) > hop + 1]
         places = [examples[k].targets[hop].position for k in walking]
         seen = [make_guidance(memories[k], place) for k, place in zip(walking, places, strict=True)]
-        dreamed = model.predict(stack_guidance(seen), generator)
-        assert dreamed.rgb is not None
+        dreamed = model.predict(stack_guidance(seen), generator, rgb=rgb)
+        painted = [g.filled_rgb for g in seen] if dreamed.rgb is None else dreamed.rgb
         for row, k in enumerate(walking):
             new = np.where(seen[row].valid, np.float32(0), dreamed.depth[row])
-            memories[k].append(Seen(dreamed.rgb[row], dreamed.semantic[row], new, places[row]))
+            memories[k].append(Seen(painted[row], dreamed.semantic[row], new, places[row]))
     for k, example in enumerate(examples):
         if len(example.targets) > 1:
             guidance[k] = make_guidance(memories[k], example.targets[-1].position)

@@ -81,9 +81,9 @@ class StructureGenerator(nn.Module):
 
     Source: Koh et al. 2021, "Pathdreamer: A World Model for Indoor Navigation", section 3.1; the
     network after Jiang et al. 2018 (RedNet); prior and posterior after Denton and Fergus 2018,
-    "Stochastic Video Generation with a Learned Prior". Departures: the filled guidance, a mask and
-    the elevation are inputs too, the output is a residual, and GroupNorm stands in for BatchNorm,
-    which fails on the single sample a robot has.
+    "Stochastic Video Generation with a Learned Prior". Departures: the filled guidance, a mask, the
+    elevation and (not in the paper's size) colours are inputs too, the output is a residual, and
+    GroupNorm stands in for BatchNorm, which fails on the single sample a robot has.
     """
 
     def __init__(self, config: PathdreamerConfig) -> None:
@@ -93,7 +93,7 @@ class StructureGenerator(nn.Module):
         self.config = config
         # One more class than ids: pixels that nothing is known of.
         self.classes = ClassChannels(config.n_classes + 1, own.embedding)
-        n_in = 2 * self.classes.channels + 4
+        n_in = 2 * self.classes.channels + 4 + (6 if own.colours else 0)
         self.encoder = _Encoder(n_in, own)
         self.prior = _GaussianNet(own.code, own.latent) if own.latent else None
         self.posterior = _GaussianNet(own.code, own.latent) if own.latent else None
@@ -160,6 +160,7 @@ class StructureGenerator(nn.Module):
         height, width = seen.size
         unknown = self.config.n_classes
         farthest = self.config.max_depth
+        colours = [seen.rgb, seen.filled_rgb] if self.config.structure.colours else []
         x = torch.cat(
             [
                 self.classes(torch.where(seen.valid, seen.semantic, unknown)),
@@ -168,6 +169,7 @@ class StructureGenerator(nn.Module):
                 (seen.filled_depth.clamp(max=farthest) / farthest)[:, None],
                 seen.valid[:, None].float(),
                 elevation(height, width, seen.valid.device).expand(len(seen), -1, -1, -1),
+                *colours,
             ],
             dim=1,
         )

@@ -272,7 +272,8 @@ class _Run:
             rolled = [k for k, e in enumerate(examples) if e.draw < config.recurrent_share]
             if rolled:
                 own = [examples[k] for k in rolled]
-                dreamed = roll_out(self.model, own, self.make_guidance, generator)
+                paint = "image" in config.parts  # an untrained painter is better not asked
+                dreamed = roll_out(self.model, own, self.make_guidance, generator, paint)
                 found = [
                     dict(zip(rolled, dreamed, strict=True)).get(k, g) for k, g in enumerate(found)
                 ]

@@ -52,7 +52,7 @@ def test_certain_probabilities_are_worth_as_much_as_ids() -> None:
 
 def test_pixels_not_known_count_for_no_class() -> None:
     valid = np.zeros(SIZE, bool)
-    found = view_features(np.full(SIZE, 2), np.zeros(SIZE), 4, valid)
+    found = view_features(np.full(SIZE, 2, np.uint8), np.zeros(SIZE), 4, valid)
     assert not found.any()
     valid[:, : SIZE[1] // 2] = True
     half = view_features(np.full(SIZE, 2), np.zeros(SIZE), 4, valid)

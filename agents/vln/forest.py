@@ -33,15 +33,15 @@ class Level:
 
     Attributes:
         parents: `(n,)` index in the level before.
-        tree: `(n,)` which decision.
-        slot: `(n,)` place among the nodes of the same tree.
+        text: `(n,)` instruction of the decision, as in `Forest.words`.
+        slot: `(n,)` place among the nodes of the same instruction.
         views: `(n, 2)` rows of `Forest.views`: at the node, and at the node before.
         tokens: `(n, 2, 12, TOKEN_FEATURES)` of these views.
         step: `(n, STEP_FEATURES)`.
     """
 
     parents: Tensor
-    tree: Tensor
+    text: Tensor
     slot: Tensor
     views: Tensor
     tokens: Tensor
@@ -103,13 +103,13 @@ def plant(decisions: Sequence[Decision]) -> Forest:
     for depth, (low, high) in enumerate(itertools.pairwise(bounds)):
         chosen = order[low:high]
         tree = nodes.trees[chosen]
-        first = np.searchsorted(tree, tree)
         parents = place_of[nodes.parents[chosen]] - bounds[depth - 1] if depth else tree
+        own = text.numpy()[tree]
         levels.append(
             Level(
                 torch.from_numpy(parents),
-                torch.from_numpy(tree),
-                torch.from_numpy(np.arange(len(tree)) - first),
+                torch.from_numpy(own),
+                torch.from_numpy(_place_within(own)),
                 torch.from_numpy(views[chosen]),
                 torch.from_numpy(tokens[chosen]),
                 torch.from_numpy(step[chosen]),
@@ -139,6 +139,15 @@ def plant(decisions: Sequence[Decision]) -> Forest:
     )
 
 
+def _place_within(group: Ints) -> Ints:
+    """`(n,)` how many of the same group come before each."""
+    order = np.argsort(group, kind="stable")
+    ordered = group[order]
+    place = np.empty_like(order)
+    place[order] = np.arange(len(group)) - np.searchsorted(ordered, ordered)
+    return place
+
+
 def _texts(decisions: Sequence[Decision]) -> tuple[Tensor, Tensor, Tensor]:
     """Distinct instructions, padded, their lengths, and the instruction of each decision."""
     rows: dict[bytes, int] = {}
@@ -148,7 +157,7 @@ def _texts(decisions: Sequence[Decision]) -> tuple[Tensor, Tensor, Tensor]:
     words = np.zeros((len(distinct), max(lengths)), np.int64)
     for line, row in zip(words, distinct, strict=True):
         line[: len(row)] = row
-    return torch.from_numpy(words), torch.tensor(lengths), torch.tensor(text)
+    return torch.from_numpy(words), torch.tensor(lengths), torch.tensor(text, dtype=torch.int64)
 
 
 class _ViewTable:

@@ -217,11 +217,7 @@ class PathRanker(nn.Module):
             `(M,)` unnormalised logarithms; compare leaves of one decision only.
         """
         words, last = self.text(forest.words, forest.lengths)
-        told = _Told(
-            words[forest.text],
-            self.grounding(forest.words)[forest.text],
-            (forest.words == 0)[forest.text],
-        )
+        told = _Told(words, self.grounding(forest.words), forest.words == 0)
         features = self._features(forest)
         views = self._embedded(features, forest.confidence[:, None, None])
         last = last[forest.text]
@@ -279,12 +275,12 @@ class PathRanker(nn.Module):
 
 @dataclass(frozen=True)
 class _Told:
-    """The instruction of each decision.
+    """The distinct instructions.
 
     Attributes:
-        words: `(B, L, width)` encoded.
-        grounding: `(B, L, F)` features that each word speaks of.
-        padded: `(B, L)` bool.
+        words: `(T, L, width)` encoded.
+        grounding: `(T, L, F)` features that each word speaks of.
+        padded: `(T, L)` bool.
     """
 
     words: Tensor
@@ -295,10 +291,10 @@ class _Told:
         """`(n, ...)` mean of values of words, those most that fit the queries `(n, width)`."""
         size = int(level.slot.max()) + 1
         dense = query.new_zeros(len(self.words), size, query.shape[1])
-        dense = dense.index_put((level.tree, level.slot), query)
+        dense = dense.index_put((level.text, level.slot), query)
         logits = dense @ self.words.transpose(1, 2) / math.sqrt(query.shape[1])
         weights = logits.masked_fill(self.padded[:, None], -torch.inf).softmax(2)
-        return (weights @ values)[level.tree, level.slot]
+        return (weights @ values)[level.text, level.slot]
 
 
 def log_softmax_within(weights: Tensor, group: Tensor, groups: int) -> Tensor:

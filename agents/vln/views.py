@@ -60,7 +60,8 @@ def view_features(
             raise ValueError(f"ids must be below {n_classes}, got {int(classes.max())}")
         shares = np.zeros((n_classes, width), np.float32)
         number = np.arange(width)
-        for row, weight in zip(np.where(seen, classes, -1), rows, strict=True):
+        ids = np.where(seen, classes.astype(np.int64), -1)
+        for row, weight in zip(ids, rows, strict=True):
             known = row >= 0
             shares[row[known], number[known]] += weight
     shares = shares @ columns

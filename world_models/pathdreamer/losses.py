@@ -35,8 +35,8 @@ class LossConfig:
 
     class_power: float = 0.35
     depth: float = 1.0
-    kl: float = 0.01
-    free_nats: float = 0.05
+    kl: float = 0.002
+    free_nats: float = 0.25
     colour: float = 10.0
     adversarial: float = 0.1
     feature_matching: float = 1.0

@@ -1,6 +1,7 @@
 """How good predicted structure and colours are, apart for pixels that were seen and for holes."""
 
 import math
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -16,6 +17,8 @@ from world_models.pathdreamer.losses import VOID
 from world_models.pathdreamer.model import Pathdreamer
 from world_models.pathdreamer.panoramas import PanoramaSet
 
+_SUMS = ("depth_error", "depth_pixels", "colour_error", "colour_squares", "colour_pixels")
+
 
 class StructureScores:
     """Sums of errors over many panoramas, of which the pixels of one mask count.
@@ -30,6 +33,7 @@ class StructureScores:
         self.depth_error = 0.0
         self.depth_pixels = 0
         self.colour_error = 0.0
+        self.colour_squares = 0.0
         self.colour_pixels = 0
 
     def add(
@@ -59,15 +63,31 @@ class StructureScores:
 
     def add_colours(self, rgb: Tensor, true_rgb: Tensor, mask: Tensor) -> None:
         """Count pictures `(B, 3, H, W)` in [0, 1] in."""
-        error = (rgb.clamp(0, 1) - true_rgb).abs().mean(dim=1)
-        self.colour_error += float(error[mask].double().sum())
+        off = rgb.clamp(0, 1) - true_rgb
+        self.colour_error += float(off.abs().mean(dim=1)[mask].double().sum())
+        self.colour_squares += float((off * off).mean(dim=1)[mask].double().sum())
         self.colour_pixels += int(mask.sum())
+
+    @classmethod
+    def weighted(
+        cls, parts: "Sequence[StructureScores]", weights: Sequence[float]
+    ) -> "StructureScores":
+        """Parts counted so often each, as for a bootstrap."""
+        total = cls(len(parts[0].confusion))
+        factors = torch.tensor(weights, dtype=torch.float64)
+        stacked = torch.stack([part.confusion for part in parts]).double()
+        total.confusion = torch.tensordot(factors, stacked, 1)
+        for name in _SUMS:
+            values = [w * getattr(part, name) for part, w in zip(parts, weights, strict=True)]
+            setattr(total, name, sum(values))
+        return total
 
     def results(self) -> dict[str, float]:
         """Scores by name; those without a pixel are left out.
 
         `accuracy`: share of pixels. `miou`: intersection over union, a mean over the classes that
-        are there in truth. `depth_mae`: metres. `rgb_mae`: of colours in [0, 1].
+        are there in truth. `depth_mae`: metres. `rgb_mae`: of colours in [0, 1]. `rgb_psnr`:
+        decibels, over all pixels together.
         """
         found: dict[str, float] = {}
         right = self.confusion.diagonal().double()
@@ -80,6 +100,8 @@ class StructureScores:
             found["depth_mae"] = self.depth_error / self.depth_pixels
         if self.colour_pixels:
             found["rgb_mae"] = self.colour_error / self.colour_pixels
+            mean = max(self.colour_squares / self.colour_pixels, 1e-10)
+            found["rgb_psnr"] = -10 * math.log10(mean)
         assert all(map(math.isfinite, found.values()))
         return found
 

@@ -308,6 +308,10 @@ class _GaussianNet(nn.Module):
         self.body = nn.Sequential(*layers)
         self.mean = CircularConv2d(code, latent, 3)
         self.log_variance = CircularConv2d(code, latent, 3)
+        # Little noise at first: a decoder that is given noise only learns to shut it out, and does
+        # not listen any more when the posterior has something to say.
+        nn.init.normal_(self.log_variance.weight, std=0.002)
+        nn.init.constant_(cast(Tensor, self.log_variance.bias), -4.0)
 
     def forward(self, code: Tensor) -> Gaussian:
         x = self.body(code)

@@ -133,9 +133,10 @@ setup(
     cmdclass={"build_py": BuildWithPlugin},
     packages=find_packages(include=[f"{room}{below}" for room in ROOMS for below in ("", ".*")]),
     package_data={
-        "agents": ["checkpoints/**/*"],
+        "agents": ["checkpoints/**/*", "vln/checkpoints/**/*"],
         "decisive": ["py.typed"],
         "envs": ["**/assets/**/*"],
+        "world_models": ["checkpoints/**/*", "pathdreamer/*.json"],
     },
     data_files=ROS_FILES,
     install_requires=CORE,

@@ -70,6 +70,8 @@ class Arguments:
     """Processes that render houses."""
     set_train: Setting = ()
     """Setting of the training, such as batch_size=16 or device=cuda; once for each."""
+    half: Flag = False
+    """Store float16: half the bytes; what is loaded computes in float32 again."""
     panoramas: Annotated[str, tyro.conf.arg(metavar="FOLDER")] = "outputs/panoramas"
     """Where rendered houses are kept."""
     fresh: Flag = False
@@ -116,7 +118,9 @@ def train(arguments: Arguments, out: Path, command: str) -> TrainResult:
     facts = _facts(arguments, command)
 
     def save(model: Pathdreamer, folder: Path, training: dict[str, Any]) -> None:
-        save_world_model(model, folder, training | facts, _card(model, training | facts))
+        save_world_model(
+            model, folder, training | facts, _card(model, training | facts), arguments.half
+        )
 
     return train_pathdreamer(
         model,
@@ -150,7 +154,9 @@ def _train_apart(arguments: Arguments, command: str) -> dict[str, TrainResult]:
     model.image.load_state_dict(models["image"].image.state_dict())
     training = {part: read_checkpoint(out / part / "last")[0]["training"] for part in PARTS}
     facts = _facts(arguments, command)
-    save_world_model(model, out / "last", training | facts, _card(model, training | facts))
+    save_world_model(
+        model, out / "last", training | facts, _card(model, training | facts), arguments.half
+    )
     return results
 
 

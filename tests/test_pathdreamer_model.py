@@ -96,6 +96,19 @@ def test_a_given_latent_is_used() -> None:
     np.testing.assert_allclose(again.depth, drawn.depth, rtol=1e-5)
 
 
+def test_ideas_are_what_single_predictions_are() -> None:
+    model, guidance = tiny(), some_batch()
+    generator = torch.Generator().manual_seed(3)
+    noises = [model.noise(len(guidance), guidance.size, generator) for _ in range(3)]
+    with torch.inference_mode():
+        ideas = list(model.structure.ideas(guidance, noises))
+        for noise, idea in zip(noises, ideas, strict=True):
+            alone = model.structure(guidance, noise)
+            torch.testing.assert_close(idea.logits, alone.logits)
+            torch.testing.assert_close(idea.depth, alone.depth)
+    assert not torch.equal(ideas[0].logits, ideas[1].logits)
+
+
 def test_samples_of_one_place_are_a_batch() -> None:
     model, guidance = tiny(), some_batch(1)
     many = model.predict(guidance.repeat(4), torch.Generator().manual_seed(0))

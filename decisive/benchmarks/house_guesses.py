@@ -90,12 +90,13 @@ class Guesser:
         """Probabilities and depths: of all places for the first sample, then for the second..."""
         assert self.model is not None
         found: list[tuple[Array, Array]] = []
-        guidance = stack_guidance(projected)
-        for sample in range(self.samples):
-            noise = torch.cat([self._noise(place, sample) for place in places])
-            with torch.inference_mode():
-                seen = self.model.structure(guidance, noise)
-            found += zip(seen.logits.softmax(1).numpy(), seen.depth.numpy(), strict=True)
+        noises = (
+            torch.cat([self._noise(place, sample) for place in places])
+            for sample in range(self.samples)
+        )
+        with torch.inference_mode():
+            for seen in self.model.structure.ideas(stack_guidance(projected), noises):
+                found += zip(seen.logits.softmax(1).numpy(), seen.depth.numpy(), strict=True)
         return found
 
     def _noise(self, place: int, sample: int) -> torch.Tensor:

@@ -3,6 +3,7 @@
 What it predicts is a change of the nearest-filled guidance. Untrained, it copies.
 """
 
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import cast
 
@@ -155,6 +156,21 @@ class StructureGenerator(nn.Module):
             z = chosen.mean if noise is None else chosen.sample(noise, temperature)
         logits, depth = self._decode(encoded, z, guidance)
         return Structure(logits, depth, z, prior, posterior)
+
+    def ideas(self, guidance: GuidanceBatch, noises: Iterable[Tensor]) -> Iterator[Structure]:
+        """A prediction for each noise, as `forward` makes it; what is known is encoded only once.
+
+        Args:
+            guidance: what is known.
+            noises: each `latent_shape`, standard normal.
+        """
+        self.config.check_size(*guidance.size)
+        encoded = self._encode(guidance)
+        shape = self.latent_shape(len(guidance), *guidance.size)
+        prior = self._distribution(self.prior, encoded.code, shape)
+        for noise in noises:
+            z = prior.sample(noise)
+            yield Structure(*self._decode(encoded, z, guidance), z, prior)
 
     def _encode(self, seen: GuidanceBatch) -> _Encoded:
         height, width = seen.size

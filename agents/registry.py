@@ -17,7 +17,7 @@ from agents.implicit_bc.policy import ImplicitPolicy
 from agents.policy import Policy
 from agents.spec import PolicySpec
 from agents.tanh_mlp import read_tanh_mlp
-from learning.checkpoint import CheckpointError, load_tensors, read_checkpoint, save_checkpoint
+from learning.checkpoint import find_shipped, list_checkpoints, load_module, save_checkpoint
 
 if TYPE_CHECKING:
     from learning.demonstrations import Demonstrations
@@ -122,30 +122,8 @@ def load_policy(path_or_name: str | Path) -> Policy:
         CheckpointError: if there is no such folder or name (the shipped ones are listed), or the
             checkpoint is broken; a `ValueError` with one clear line.
     """
-    folder = Path(path_or_name)
-    shipped = shipped_policies()
-    if not folder.exists():
-        if str(path_or_name) not in shipped:
-            raise CheckpointError(
-                f"no policy {str(path_or_name)!r}: neither a folder nor a shipped policy; "
-                f"shipped: {', '.join(shipped) or 'none'}"
-            )
-        folder = shipped[str(path_or_name)]
-    if folder.is_file():
-        return read_tanh_mlp(folder)
-    document, tensors = read_checkpoint(folder)
-    try:
-        # First without memory: a config may ask for a network that the tensors do not fill.
-        with torch.device("meta"):
-            sketch = _build(document)
-        load_tensors(sketch, {name: t.to("meta") for name, t in tensors.items()}, str(folder))
-        policy = _build(document)
-    except CheckpointError:
-        raise
-    except ValueError as error:
-        raise CheckpointError(f"{folder}: {error}") from None
-    load_tensors(policy, tensors, str(folder))
-    return policy.eval()
+    place = find_shipped(path_or_name, shipped_policies(), "policy")
+    return read_tanh_mlp(place) if place.is_file() else load_module(place, _build)[0]
 
 
 def _build(document: Mapping[str, Any]) -> Policy:
@@ -156,13 +134,7 @@ def _build(document: Mapping[str, Any]) -> Policy:
 
 def shipped_policies() -> dict[str, Path]:
     """Folders of the policies that come with the package, by name."""
-    if not CHECKPOINTS.is_dir():
-        return {}
-    return {
-        folder.name: folder
-        for folder in sorted(CHECKPOINTS.iterdir())
-        if (folder / "config.json").is_file()
-    }
+    return list_checkpoints(CHECKPOINTS)
 
 
 def _plain_card(policy: Policy) -> str:

@@ -34,6 +34,8 @@ VERBS: dict[str, Verb] = {
     "train": Verb("decisive.train", "train a policy on demonstrations"),
     "evaluate": Verb("decisive.evaluate", "run evaluation episodes: success rate and interval"),
     "benchmark": Verb("decisive.benchmark", "fill the tables of docs/results.md, resumably"),
+    "dream": Verb("decisive.dream", "walk on in imagination: panoramas, a film, a point cloud"),
+    "plan": Verb("decisive.plan", "where to look first for a room or an object"),
     "data": Verb("decisive.data", "show, export and import demonstration data sets"),
     "ros": Verb("ros_nodes.cli", "the same policy as ROS 2 nodes: doctor, demo, up"),
     "view": Verb("decisive.view", "watch an episode with the energy landscape beside it"),

@@ -10,6 +10,9 @@ _ENTRY_POINTS = {
     "decisive/BlockInsertion-v0": "envs.tabletop.insertion:BlockInsertionEnv",
     "decisive/BlockSorting-v0": "envs.tabletop.sorting:BlockSortingEnv",
     "decisive/R2RNav-v0": "envs.indoor.r2r_nav:R2RNavEnv",
+    "decisive/HouseNav-v0": "envs.indoor.continuous:HouseNavEnv",
+    # Inside a world model: a name only, so that nothing of another room is imported here.
+    "decisive/Dream-v0": "decisive.dream_env:DreamEnv",
 }
 
 _EPISODE_LIMIT = WrapperSpec("EpisodeLimit", "envs.limits:EpisodeLimit", kwargs={})

@@ -5,9 +5,9 @@ Loading parses JSON and safetensors and nothing else: no content of the folder i
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import safetensors
 import safetensors.torch
@@ -22,6 +22,7 @@ TENSORS_FILE = "model.safetensors"
 CARD_FILE = "README.md"
 MAX_CONFIG_BYTES = 16 * 2**20
 MAX_TENSOR_BYTES = 8 * 2**30
+Module = TypeVar("Module", bound=nn.Module)
 _REQUIRED: dict[str, type] = {"method": str, "config": dict, "spec": dict, "training": dict}
 
 
@@ -94,6 +95,71 @@ def find_checkpoint(folder: str | Path) -> Path:
     )
 
 
+def list_checkpoints(folder: Path) -> dict[str, Path]:
+    """Checkpoints that lie in a folder, such as the shipped ones, by name."""
+    if not folder.is_dir():
+        return {}
+    return {
+        place.name: place for place in sorted(folder.iterdir()) if (place / CONFIG_FILE).is_file()
+    }
+
+
+def find_shipped(path_or_name: str | Path, shipped: Mapping[str, Path], what: str) -> Path:
+    """The path itself where something is, else the shipped checkpoint of that name.
+
+    Args:
+        path_or_name: as a user gives it.
+        shipped: by name.
+        what: they are, for the message.
+
+    Raises:
+        CheckpointError: if it is neither; the shipped ones are listed.
+    """
+    if Path(path_or_name).exists():
+        return Path(path_or_name)
+    if str(path_or_name) not in shipped:
+        raise CheckpointError(
+            f"no {what} {str(path_or_name)!r}: neither a folder nor a shipped {what}; "
+            f"shipped: {', '.join(shipped) or 'none'}"
+        )
+    return shipped[str(path_or_name)]
+
+
+def load_module(
+    folder: str | Path, build: Callable[[dict[str, Any]], Module], method: str | None = None
+) -> tuple[Module, dict[str, Any]]:
+    """Build the module that a checkpoint describes, and fill it.
+
+    Args:
+        folder: as for `read_checkpoint`.
+        build: makes the module after the config document, or raises `ValueError`; it is called
+            twice, first without memory, because a document may ask for networks that the tensors
+            do not fill.
+        method: the only one that is taken; None takes all.
+
+    Returns:
+        The module, in evaluation mode, on the CPU, and the config document.
+
+    Raises:
+        CheckpointError: one line saying what is missing or broken, or that it holds another method.
+    """
+    where = str(find_checkpoint(folder))
+    document, tensors = read_checkpoint(folder)
+    if method not in (None, document["method"]):
+        raise CheckpointError(f"{where} holds {document['method']!r:.60}, not a {method}")
+    try:
+        with torch.device("meta"):
+            sketch = build(document)
+        _check_fit(sketch, tensors, where)
+        module = build(document)
+    except CheckpointError:
+        raise
+    except (ValueError, RuntimeError) as error:
+        raise CheckpointError(f"{where}: {_one_line(error, 600)}") from None
+    load_tensors(module, tensors, where)
+    return module.eval(), document
+
+
 def load_tensors(
     module: nn.Module, tensors: Mapping[str, Tensor], where: str = "checkpoint"
 ) -> None:
@@ -107,6 +173,11 @@ def load_tensors(
     Raises:
         CheckpointError: naming the first difference; the module is then unchanged.
     """
+    _check_fit(module, tensors, where)
+    module.load_state_dict(dict(tensors))
+
+
+def _check_fit(module: nn.Module, tensors: Mapping[str, Tensor], where: str) -> None:
     own = module.state_dict()
     missing = sorted(own.keys() - tensors.keys())
     unknown = sorted(tensors.keys() - own.keys())
@@ -122,7 +193,6 @@ def load_tensors(
                 f"{where}: {name} must be {tuple(value.shape)} {value.dtype}, "
                 f"got {tuple(found.shape)} {found.dtype}"
             )
-    module.load_state_dict(dict(tensors))
 
 
 def _read_config(path: Path) -> dict[str, Any]:
@@ -197,5 +267,5 @@ def _refuse_constant(text: str) -> float:
     raise ValueError(f"{text} is not allowed")
 
 
-def _one_line(error: BaseException) -> str:
-    return " ".join(str(error).split())[:200] or type(error).__name__
+def _one_line(error: BaseException, most: int = 200) -> str:
+    return " ".join(str(error).split())[:most] or type(error).__name__

@@ -182,17 +182,21 @@ class Gate:
 
     def _next(self, place: Array, wanted: Array, dt: float) -> tuple[Array, tuple[str, ...]]:
         """The position after one that was sent, within the limits, and what was changed."""
-        limits = self.config.limits
-        speed = np.clip(wanted - place, -FAR, FAR) / dt
-        within = np.clip(wanted, np.minimum(limits.low, place), np.maximum(limits.high, place))
-        inside, limit = (within - place) / dt, np.array(limits.velocity)
-        moving = limit > 0
+        low = np.minimum(self.config.limits.low, place)
+        high = np.maximum(self.config.limits.high, place)
+        within = np.clip(wanted, low, high)
+        way = np.clip(within, place - FAR, place + FAR) - place
         # All axes together: one alone that lags behind leads the tip of an arm off its way.
-        excess = float((np.abs(inside[moving]) / limit[moving]).max(initial=0.0))
-        too_fast = excess > 1.0 + SLACK
-        verdict = self._filter.filter(inside / excess if too_fast else speed, place, dt)
-        reasons = tuple(dict.fromkeys((*(("velocity",) if too_fast else ()), *verdict.reasons)))
-        return place + verdict.velocity * dt if reasons else wanted, reasons
+        verdict = self._filter.filter_together(way, place, dt)
+        outside = bool((np.abs(within - wanted) > SLACK * (1.0 + np.abs(within))).any())
+        reasons = tuple(dict.fromkeys((*verdict.reasons, *(("position",) if outside else ()))))
+        if not reasons:
+            return wanted, ()
+        # Where times between commands vary, braking in time may have become impossible: a
+        # position beyond the limits is never sent.
+        sent = np.clip(place + verdict.velocity * dt, low, high)
+        self._filter.velocity = (sent - place) / dt
+        return sent, reasons
 
     def _leaves_box(self, start: Array, end: Array) -> bool:
         box = self.config.box

@@ -102,6 +102,34 @@ def approach_speed(distance: Array, acceleration: Array, hold: float) -> Array:
     return np.where(far, np.inf, speed)
 
 
+def _differs(after: Array, before: Array) -> bool:
+    return bool((np.abs(after - before) > SLACK * (1.0 + np.abs(after))).any())
+
+
+def _share(values: Array, low: Array, high: Array) -> float:
+    """The greatest part, up to 1, of values that stays within bounds around 0."""
+    bound = np.where(values > 0, high, low)
+    beyond = np.abs(values) - np.abs(bound) > SLACK * (1.0 + np.abs(bound))
+    return float((bound[beyond] / values[beyond]).min(initial=1.0))
+
+
+def _on_line(direction: Array, low: Array, high: Array, wish: float) -> Array | None:
+    """The multiple of a direction within a box whose factor is nearest to a wish, if there is one.
+
+    The factor may be negative, or exceed the wish: a robot brakes on its way, past its goal.
+    """
+    still = np.abs(direction) <= SLACK
+    missed = still & ((low > SLACK) | (high < -SLACK))
+    if missed.any() or (low > high + SLACK * (1.0 + np.abs(high))).any():
+        return None
+    ends = np.stack([low[~still], high[~still]]) / direction[~still]
+    first = float(ends.min(axis=0).max(initial=-np.inf))
+    last = float(ends.max(axis=0).min(initial=np.inf))
+    if first > last + SLACK * (1.0 + abs(last)):
+        return None
+    return np.minimum(np.maximum(min(max(wish, first), last) * direction, low), high)
+
+
 class SafetyFilter:
     """Filters a stream of velocity commands; keeps the last velocity that was let through."""
 
@@ -136,26 +164,98 @@ class SafetyFilter:
         wanted = self._checked("velocity", velocity)
         place = self._checked("position", position)
         bounded = np.clip(wanted, -self._velocity_limit, self._velocity_limit)
-        reasons = ["velocity"] if self._differs(bounded, wanted) else []
+        reasons = ["velocity"] if _differs(bounded, wanted) else []
         hold = self.limits.hold
-        up = approach_speed(self._high - place, self._acceleration, hold)
-        down = approach_speed(place - self._low, self._acceleration, hold)
+        up, down = self._approach(place, self._acceleration)
         inside = np.clip(bounded, -down, up)
-        if self._differs(inside, bounded):
+        if _differs(inside, bounded):
             reasons.append("position")
         else:
             inside = bounded
         step = self._acceleration * min(max(dt, 0.0), hold)
         smooth = np.clip(inside, self.velocity - step, self.velocity + step)
-        if self._differs(smooth, inside):
+        if _differs(smooth, inside):
             reasons.append("acceleration")
         else:
             smooth = inside
         self.velocity = smooth if reasons else wanted
         return Verdict(self.velocity.copy(), tuple(reasons))
 
-    def _differs(self, after: Array, before: Array) -> bool:
-        return bool((np.abs(after - before) > SLACK * (1.0 + np.abs(after))).any())
+    def filter_together(self, way: Array, position: Array, dt: float) -> Verdict:
+        """The velocity towards a position, of all axes in one proportion, within the limits.
+
+        So an arm stays on the straight way between two positions of its joints, and its tip near
+        its own. What takes longer than one step brakes in time for its end. Where no velocity on
+        that way can be reached, because the robot moves too fast in another direction, it brakes
+        on the way it is on until one can. Limits go before ways: where only the axes by themselves
+        can keep them they do, as in `filter`.
+
+        Args:
+            way: `(n,)` what is left to the wanted position; must be finite.
+            position: `(n,)` where the robot was sent last; must be finite.
+            dt: seconds since the last command, in which the way should be gone; at most
+                `limits.hold`.
+
+        Raises:
+            ValueError: on a wrong shape or a value that is not finite.
+        """
+        place = self._checked("position", position)
+        wanted = self._checked("way", way) / dt
+        step = self._acceleration * dt
+        allowed, reasons = self._slower_together(wanted, place)
+        if not reasons and not _differs(self._clip_change(allowed, step), allowed):
+            self.velocity = wanted
+            return Verdict(wanted.copy(), ())
+        ends = approach_speed(np.abs(way), self._pace(allowed), dt)
+        braking = allowed * _share(allowed, -ends, ends)
+        smooth = self._reached(braking, place, step)
+        if _differs(smooth, allowed):
+            reasons.append("acceleration")
+        self.velocity = smooth
+        return Verdict(smooth.copy(), tuple(reasons))
+
+    def _slower_together(self, wanted: Array, place: Array) -> tuple[Array, list[str]]:
+        """A velocity in its own direction within the limits of speed and position."""
+        fastest = self._velocity_limit
+        bounded = np.where(fastest > 0, wanted, 0.0)
+        bounded = bounded * _share(bounded, -fastest, fastest)
+        reasons = ["velocity"] if _differs(bounded, wanted) else []
+        up, down = self._approach(place, self._acceleration)
+        if not _differs(np.clip(bounded, -down, up), bounded):
+            return bounded, reasons
+        up, down = self._approach(place, self._pace(bounded))
+        return bounded * _share(bounded, -down, up), [*reasons, "position"]
+
+    def _reached(self, velocity: Array, place: Array, step: Array) -> Array:
+        """What can be reached, by changes up to `step`, that is nearest to a velocity."""
+        up, down = self._approach(place, self._acceleration)
+        low = np.maximum(self.velocity - step, -np.minimum(down, self._velocity_limit))
+        high = np.minimum(self.velocity + step, np.minimum(up, self._velocity_limit))
+        for direction, wish in ((velocity, 1.0), (self.velocity, 0.0)):
+            found = _on_line(direction, low, high, wish)
+            if found is not None:
+                return found
+        return self._clip_change(np.clip(velocity, -down, up), step)
+
+    def _clip_change(self, velocity: Array, step: Array) -> Array:
+        return np.clip(velocity, self.velocity - step, self.velocity + step)
+
+    def _approach(self, place: Array, acceleration: Array) -> tuple[Array, Array]:
+        """Greatest speeds up and down from which every axis can brake before its limit."""
+        hold = self.limits.hold
+        return (
+            approach_speed(self._high - place, acceleration, hold),
+            approach_speed(place - self._low, acceleration, hold),
+        )
+
+    def _pace(self, velocity: Array) -> Array:
+        """Accelerations of axes that brake in one proportion: the slowest sets the pace."""
+        speed = np.abs(velocity)
+        moving = speed > SLACK
+        if not moving.any():
+            return self._acceleration
+        pace = float((self._acceleration[moving] / speed[moving]).min())
+        return np.where(moving, pace * speed, self._acceleration)
 
     def _checked(self, name: str, values: Array) -> Array:
         array = np.asarray(values, dtype=np.float64)

@@ -5,7 +5,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
+from torch import nn
 
 from envs.indoor.categories import ID
 from envs.indoor.equirectangular import directions, pixels
@@ -15,6 +17,7 @@ from world_models.pathdreamer.config import (
     PathdreamerConfig,
     StructureConfig,
 )
+from world_models.pathdreamer.inputs import GuidanceBatch
 from world_models.pathdreamer.panoramas import House, PanoramaSet, Seen
 
 TINY = PathdreamerConfig(
@@ -169,3 +172,25 @@ def _quarter_turn(seen: Seen) -> Seen:
         np.roll(seen.depth, -quarter, axis=1),
         turned,
     )
+
+
+def some_guidance(
+    batch: int = 2, height: int = 32, share: float = 0.4, seed: int = 0, classes: int = 41
+) -> GuidanceBatch:
+    """Random guidance whose fillings are random too, but equal where it is valid."""
+    rng = torch.Generator().manual_seed(seed)
+    shape = (batch, height, 2 * height)
+    valid = torch.rand(shape, generator=rng) < share
+    rgb = torch.rand((batch, 3, *shape[1:]), generator=rng)
+    semantic = torch.randint(classes, shape, generator=rng)
+    depth = 0.2 + 9 * torch.rand(shape, generator=rng)
+    return GuidanceBatch(
+        rgb * valid[:, None], semantic * valid, depth * valid, valid, rgb, semantic, depth
+    )
+
+
+def wake(module: nn.Module) -> None:
+    """Random weights for a head that starts at zero."""
+    torch.manual_seed(1)
+    for parameter in module.parameters():
+        nn.init.normal_(parameter, std=0.3)

@@ -18,6 +18,9 @@ from learning import atomic
 from learning.checkpoint import (
     CheckpointError,
     find_checkpoint,
+    find_shipped,
+    list_checkpoints,
+    load_module,
     load_tensors,
     read_checkpoint,
     save_checkpoint,
@@ -263,3 +266,50 @@ def test_a_disk_that_fills_up_leaves_the_old_checkpoint(tmp_path):
     )
     assert done.stdout.splitlines() == ["refused File too large", "1000.0"]
     assert os.listdir(tmp_path) == ["a"]
+
+
+def linear(document):
+    return torch.nn.Linear(document["config"]["width"], 2)
+
+
+def test_a_module_is_built_as_the_checkpoint_says(tmp_path):
+    saved = torch.nn.Linear(3, 2)
+    document = {"method": "line", "config": {"width": 3}, "spec": {}, "training": {"steps": 4}}
+    save_checkpoint(tmp_path / "run" / "last", document, saved.state_dict(), "")
+    module, read = load_module(tmp_path / "run", linear, "line")
+    assert torch.equal(module.weight, saved.weight)
+    assert not module.training
+    assert read["training"] == {"steps": 4}
+    with pytest.raises(CheckpointError, match="last holds 'line', not a circle"):
+        load_module(tmp_path / "run", linear, "circle")
+
+
+def test_a_module_that_the_tensors_do_not_fill_takes_no_memory(tmp_path):
+    document = {"method": "line", "config": {"width": 10**12}, "spec": {}, "training": {}}
+    save_checkpoint(tmp_path, document, torch.nn.Linear(3, 2).state_dict(), "")
+    with pytest.raises(CheckpointError, match=r"weight must be \(2, 1000000000000\)"):
+        load_module(tmp_path, linear)
+    save_checkpoint(
+        tmp_path, document | {"config": {"width": -1}}, torch.nn.Linear(3, 2).state_dict(), ""
+    )
+    with pytest.raises(CheckpointError, match="negative dimension") as caught:
+        load_module(tmp_path, linear)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_folder_comes_before_a_shipped_name(tmp_path, monkeypatch):
+    document = {"method": "line", "config": {}, "spec": {}, "training": {}}
+    save_checkpoint(tmp_path / "b", document, {"a": torch.zeros(1)}, "")
+    save_checkpoint(tmp_path / "a", document, {"a": torch.zeros(1)}, "")
+    (tmp_path / "notes").mkdir()
+    shipped = list_checkpoints(tmp_path)
+    assert shipped == {"a": tmp_path / "a", "b": tmp_path / "b"}
+    assert list_checkpoints(tmp_path / "none") == {}
+    monkeypatch.chdir(tmp_path)
+    assert find_shipped("b", shipped, "line") == Path("b")
+    monkeypatch.chdir(tmp_path / "notes")
+    assert find_shipped("b", shipped, "line") == tmp_path / "b"
+    with pytest.raises(
+        CheckpointError, match="no line 'c': neither a folder nor a shipped line; shipped: a, b"
+    ):
+        find_shipped("c", shipped, "line")

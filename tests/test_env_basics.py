@@ -31,6 +31,8 @@ def test_every_promised_id_is_registered_once_and_calling_again_is_harmless() ->
         "BlockInsertion",
         "BlockSorting",
         "R2RNav",
+        "HouseNav",
+        "Dream",
     )
     d4rls = ("AdroitPen", "AdroitHammer", "AdroitDoor", "AdroitRelocate", "FrankaKitchen")
     assert set(before) == {f"decisive/{name}-v0" for name in ours + d4rls}

@@ -1,13 +1,16 @@
 """The safety gate's state machine, without ROS and without waiting: the clock is an argument."""
 
 import math
+from pathlib import Path
 
 import numpy as np
+import pybullet_data
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from robots.gate import SECOND, Decision, Gate, GateConfig, Now
+from robots.kinematics import Chain, quaternion_rotation
 from robots.safety_filter import Limits
 
 LIMITS = Limits((-1.0,) * 2, (1.0,) * 2, (0.5,) * 2, (50.0,) * 2)
@@ -432,6 +435,126 @@ def test_any_positions_stay_within_all_limits(targets: list[float], ms: int) -> 
             assert abs(speed) <= 0.5 + 1e-6
             velocity = speed
         last = moved
+
+
+POSITIVE = st.tuples(*[st.floats(0.1, 5.0)] * 3)
+PLACE = st.tuples(*[st.floats(-1.0, 1.0)] * 3)
+
+
+def together(limits: Limits) -> Cell:
+    """A gate of three joints that stand at 0."""
+    cell = Cell(limits=limits, positions=True, inference_timeout=0.0)
+    for _ in range(3):
+        cell.wait(5)
+        cell.gate.observe(np.zeros(3), cell.ros, cell.now)
+    assert cell.gate.arm(cell.now) == ""
+    return cell
+
+
+def sent(cell: Cell, target: tuple[float, ...], ms: float) -> np.ndarray:
+    """What is let through of a position, so long after the last."""
+    cell.wait(ms)
+    cell.gate.observe(np.zeros(3), cell.ros, cell.now)
+    decision = cell.gate.command(np.array(target), None, cell.now)
+    assert decision.values is not None
+    return decision.values
+
+
+@settings(max_examples=60, deadline=None)
+@given(PLACE, POSITIVE, POSITIVE, st.lists(st.integers(1, 80), min_size=2, max_size=20))
+def test_the_way_to_a_far_position_is_straight(
+    target: tuple[float, ...],
+    velocity: tuple[float, ...],
+    acceleration: tuple[float, ...],
+    times: list[int],
+) -> None:
+    """Within 1e-9 rad of the line, whatever the limits: starts, stops, and what is overshot."""
+    cell = together(Limits((-20.0,) * 3, (20.0,) * 3, velocity, acceleration))
+    goal = np.array(target)
+    length = float(np.linalg.norm(goal))
+    for ms in [*times, *[20] * 10]:
+        place = sent(cell, target, ms)
+        along = float(place @ goal) / length if length else 0.0
+        off = place - along * goal / length if length else place
+        assert np.abs(off).max() < 1e-9
+
+
+def test_a_far_position_is_reached_and_kept() -> None:
+    cell = together(Limits((-20.0,) * 3, (20.0,) * 3, (0.5, 1.0, 2.0), (1.0, 5.0, 2.0)))
+    ways = np.array([sent(cell, (0.8, -0.5, 0.1), 20) for _ in range(400)])
+    np.testing.assert_allclose(ways[-100:], np.tile((0.8, -0.5, 0.1), (100, 1)), atol=1e-6)
+
+
+@settings(max_examples=100, deadline=None)
+@given(
+    st.lists(PLACE | st.tuples(*[st.floats(-1e9, 1e9)] * 3), min_size=2, max_size=30),
+    POSITIVE,
+    POSITIVE,
+    st.lists(st.integers(1, 99), min_size=30, max_size=30),
+    st.booleans(),
+)
+def test_joints_together_stay_within_all_limits(
+    targets: list[tuple[float, ...]],
+    velocity: tuple[float, ...],
+    acceleration: tuple[float, ...],
+    times: list[int],
+    steady: bool,
+) -> None:
+    cell = together(Limits((-0.5,) * 3, (0.8,) * 3, velocity, acceleration))
+    last, speed = np.zeros(3), np.zeros(3)
+    for i, (target, ms) in enumerate(zip(targets, times, strict=False)):
+        ms = times[0] if steady else ms
+        place = sent(cell, target, ms)
+        dt = ms / 1000 if i else 0.1
+        now = (place - last) / dt
+        assert (place >= -0.5).all()
+        assert (place <= 0.8).all()
+        assert (np.abs(now) <= np.array(velocity) + 1e-6).all()
+        # Where times vary, an axis may have to stand still at its end at once.
+        at_end = ((place <= -0.5) | (place >= 0.8)) & (not steady)
+        bound = np.array(acceleration) * dt + 1e-6
+        assert (np.abs(now - speed) <= bound)[~at_end].all()
+        last, speed = place, now
+
+
+def table_way(chain: Chain, rng: np.random.Generator) -> np.ndarray:
+    """`(T, 6)` joints of an arm whose tip is led along the table, 50 times a second."""
+    pose = np.eye(4)
+    pose[:3, :3] = quaternion_rotation([1.0, 0.0, 0.0, 0.0])
+    place, joints = np.array([0.35, 0.0]), np.array([0.0, -0.35, -0.95, 0.0, 1.3, 0.0])
+    way = []
+    for goal in place + np.cumsum(rng.uniform(-0.03, 0.03, (6, 2)), axis=0):
+        for share in np.arange(16) / 16:
+            pose[:3, 3] = (*(place + share * (goal - place)), 0.004)
+            joints = chain.inverse(pose, joints)
+            way.append(joints)
+        place = goal
+    return np.array(way)
+
+
+def test_setpoints_that_come_late_leave_the_tip_at_its_height() -> None:
+    """A busy machine holds some up, and they come all at once; joint by joint it was 1 mm."""
+    file = Path(pybullet_data.getDataPath()) / "xarm/xarm6_robot_white.urdf"
+    chain = Chain.from_urdf(file, "link_base", "link6", (0.0, 0.0, 0.12))
+    limits = Limits(tuple(chain.low), tuple(chain.high), (1.0,) * 6, (50.0,) * 6)
+    rng = np.random.default_rng(0)
+    way = table_way(chain, rng)
+    cell = Cell(limits=limits, positions=True, inference_timeout=0.0, command_timeout=1.0)
+    for _ in range(3):
+        cell.wait(5)
+        cell.gate.observe(way[0], cell.ros, cell.now)
+    cell.gate.arm(cell.now)
+    late = np.where(rng.random(len(way)) < 0.05, rng.uniform(30, 250, len(way)), 0.0)
+    times = np.maximum.accumulate(20.0 * np.arange(len(way)) + late)
+    sent = []
+    for place, ms in zip(way, np.diff(times, prepend=0.0), strict=True):
+        cell.wait(max(ms, 0.1))
+        cell.gate.observe(way[0], cell.ros, cell.now)
+        decision = cell.gate.command(place, None, cell.now)
+        assert decision.values is not None
+        sent.append(decision.values)
+    assert cell.gate.health.reasons["acceleration"] > 5
+    assert np.abs(chain.forward(np.array(sent))[:, 2, 3] - 0.004).max() < 0.0001
 
 
 def test_a_trajectory_sent_twice_is_sent_twice() -> None:

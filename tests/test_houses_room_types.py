@@ -10,12 +10,8 @@ import pytest
 from envs.indoor.floor_plan import Link, Plan, Rect, Window, draw_plan
 from envs.indoor.room_types import (
     BESIDE,
-    BESIDE_ELSE,
-    FIT_SIZE,
-    FIT_THROUGH,
-    FIT_ZONE,
+    FIT,
     JOINED,
-    JOINED_ELSE,
     LACKING,
     NEEDED,
     ONCE,
@@ -43,8 +39,8 @@ def small_plan() -> Plan:
 
 
 def affinity(a: str, b: str, joined: bool) -> float:
-    table, other = (JOINED, JOINED_ELSE) if joined else (BESIDE, BESIDE_ELSE)
-    return table.get((a, b), table.get((b, a), other))
+    table = JOINED if joined else BESIDE
+    return float(table[PURPOSES.index(a), PURPOSES.index(b)])
 
 
 def brute_force(plan: Plan) -> dict[tuple[str, ...], float]:
@@ -57,8 +53,9 @@ def brute_force(plan: Plan) -> dict[tuple[str, ...], float]:
         for room, purpose in enumerate(purposes):
             area = plan.clear(room).area
             size = 0 if area <= 8 else 1 if area <= 15 else 2
-            weight *= FIT_SIZE[purpose][size] * FIT_ZONE[purpose][plan.zones[room]]
-            weight *= FIT_THROUGH[purpose] if plan.through[room] else 1.0
+            of_size, of_zone, of_through = FIT[purpose]
+            weight *= of_size[size] * of_zone[plan.zones[room]]
+            weight *= of_through if plan.through[room] else 1.0
         for link in plan.links:
             a, b = link.rooms
             weight *= affinity(purposes[a], purposes[b], link.joined)

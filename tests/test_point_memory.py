@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from world_models.pathdreamer.guidance import Points
+from world_models.pathdreamer.guidance import Points, unproject
 from world_models.pathdreamer.memory import MemoryConfig, PointMemory, read_ply, write_ply
 from world_models.pathdreamer.panoramas import Seen
 
@@ -24,11 +24,11 @@ def panorama(seed: int = 0, depth: float | None = None, size: tuple[int, int] = 
 
 
 def rows(points: Points) -> set[tuple[object, ...]]:
-    table = np.concatenate([points.positions.T, points.rgb, points.semantic[:, None]], axis=1)
+    table = np.concatenate([points.positions.T, points.channels], axis=1)
     return {tuple(row) for row in table.tolist()}
 
 
-@settings(max_examples=30)
+@settings(max_examples=30, deadline=None)
 @given(st.lists(st.integers(0, 5), min_size=1, max_size=5), st.sampled_from([0.05, 0.4, 2.0]))
 def test_a_voxel_keeps_one_real_point_the_nearest_seen(seeds: list[int], voxel: float) -> None:
     memory = PointMemory(MemoryConfig(voxel=voxel))
@@ -49,6 +49,36 @@ def test_a_voxel_keeps_one_real_point_the_nearest_seen(seeds: list[int], voxel: 
         cell = tuple(np.floor(np.array(row[:3], np.float32) / np.float32(voxel)).astype(int))
         nearest = min(distance for distance, _ in everything[cell])
         assert any(r == row and d <= nearest + 1e-5 for d, r in everything[cell])
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.lists(st.integers(0, 9), min_size=1, max_size=4), st.sampled_from([5, 60, 1000]))
+def test_what_is_kept_is_what_sorting_all_at_once_keeps(seeds: list[int], most: int) -> None:
+    """To the last bit, and where several points are equally near."""
+    memory = PointMemory(MemoryConfig(voxel=0.7, max_points=most))
+    kept: list[tuple[int, int, int, float, Points]] = []
+    for seed in seeds:
+        # Depths that are all alike: many points of a voxel, and of the whole, are equally near.
+        seen = panorama(seed, depth=1.0 + seed % 3)
+        seen.position[:] = np.round(seen.position)
+        memory.add(seen)
+        new = unproject(seen)
+        cells = np.floor(new.positions / np.float32(0.7)).astype(int)
+        away = np.linalg.norm(new.positions - seen.position[:, None], axis=0).astype(np.float32)
+        kept += [(*cells[:, k], float(away[k]), new.take(np.array([k]))) for k in range(len(new))]
+        kept = _first_of_each(sorted(kept, key=lambda row: row[:4]))
+        far = [np.linalg.norm(row[4].positions[:, 0] - seen.position) for row in kept]
+        kept = [kept[k] for k in sorted(np.argsort(far, kind="stable")[:most])]
+    assert (
+        memory.points.positions.tobytes() == Points.joined([r[4] for r in kept]).positions.tobytes()
+    )
+    assert np.array_equal(memory.points.channels, Points.joined([r[4] for r in kept]).channels)
+
+
+def _first_of_each(
+    rows: list[tuple[int, int, int, float, Points]],
+) -> list[tuple[int, int, int, float, Points]]:
+    return [row for k, row in enumerate(rows) if not k or row[:3] != rows[k - 1][:3]]
 
 
 def test_the_same_panorama_again_adds_nothing() -> None:

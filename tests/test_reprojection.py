@@ -1,10 +1,13 @@
 """Reprojection: each pixel is one real, nearest point; holes take the nearest pixel's channels."""
 
 import math
+import subprocess
+import sys
 
 import numpy as np
 import pytest
-from hypothesis import given
+import torch
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
@@ -19,10 +22,11 @@ SIZE = (8, 16)
 
 def cloud(*points: tuple[float, float, float], rgb: object = None, ids: object = None) -> Points:
     n = len(points)
+    colours = np.array(rgb if rgb is not None else [[9, 9, 9]] * n).reshape(-1, 3)
+    classes = np.array(ids if ids is not None else [1] * n).reshape(-1, 1)
     return Points(
         np.array(points, np.float32).reshape(-1, 3).T.copy(),
-        np.array(rgb if rgb is not None else [[9, 9, 9]] * n, np.uint8).reshape(-1, 3),
-        np.array(ids if ids is not None else [1] * n, np.uint8),
+        np.concatenate([colours, classes], axis=1).astype(np.uint8),
     )
 
 
@@ -39,6 +43,7 @@ def brute_force(points: NDArray[np.float32], size: tuple[int, int]) -> NDArray[n
     return number
 
 
+@settings(deadline=None)
 @given(st.integers(1, 200), st.integers(0, 2**32 - 1))
 def test_every_pixel_is_the_nearest_point_of_it(n: int, seed: int) -> None:
     rng = np.random.default_rng(seed)
@@ -55,6 +60,7 @@ def test_every_pixel_is_the_nearest_point_of_it(n: int, seed: int) -> None:
     assert (depth[~hit] == 0).all()
 
 
+@settings(deadline=None)
 @given(st.integers(1, 60), st.integers(0, 2**32 - 1))
 def test_the_order_of_points_does_not_matter(n: int, seed: int) -> None:
     rng = np.random.default_rng(seed)
@@ -78,10 +84,64 @@ def test_panoramas_are_those_of_the_environments() -> None:
         assert rays(height, width).T.reshape(height, width, 3) == pytest.approx(expected, abs=1e-6)
     vectors = np.random.default_rng(0).normal(size=(20_000, 3))
     row, column = env_panoramas.pixels(vectors, 64, 128)
-    offsets = vectors.T.astype(np.float32)
-    ours = flat_pixels(offsets, 64, 128)
+    pixel, squared = flat_pixels(torch.from_numpy(vectors.T.astype(np.float32)), 64, 128)
     # Single precision decides otherwise within a hair of a border.
-    assert (ours != row * 128 + column).mean() < 2e-4
+    assert (pixel.numpy() != row * 128 + column).mean() < 2e-4
+    assert squared.numpy() == pytest.approx((vectors**2).sum(1), rel=1e-6)
+
+
+@settings(deadline=None)
+@given(st.integers(1, 5000), st.integers(1, 9000))
+def test_borders_of_the_panorama_are_inside(height: int, width: int) -> None:
+    border = [(-2, 0, 0), (-2, -0.0, 0), (0, 0, 1), (0, 0, -1), (-0.0, -0.0, -3), (-1, -1e-38, 0)]
+    offsets = torch.tensor(border, dtype=torch.float32).T.contiguous()
+    pixel = flat_pixels(offsets, height, width)[0].numpy()
+    assert ((pixel >= 0) & (pixel < height * width)).all()
+    row, column = np.divmod(pixel, width)
+    assert row[2:5].tolist() == [0, height - 1, height - 1]
+    assert column[:2].tolist() == [0, width - 1]
+
+
+def test_more_points_than_are_taken_at_a_time_are_all_seen() -> None:
+    rng = np.random.default_rng(4)
+    points = rng.normal(size=(3, 70_000)).astype(np.float32)
+    points[:, 40_000] = np.nan
+    number, depth = nearest_points(points, np.zeros(3), (32, 64))
+    parts = [
+        nearest_points(points[:, k : k + 1003], np.zeros(3), (32, 64))
+        for k in range(0, 70_000, 1003)
+    ]
+    rows, columns = np.indices((32, 64))
+    far = np.array([np.where(n >= 0, d, np.inf) for n, d in parts])
+    first = far.argmin(0)
+    expected = np.array([n for n, _ in parts])[first, rows, columns] + 1003 * first
+    seen = np.isfinite(far.min(0))
+    assert np.array_equal(depth, np.where(seen, far.min(0), 0))
+    assert np.array_equal(number, np.where(seen, expected, -1))
+    assert 0.9 < seen.mean() < 1  # both happen
+
+
+@pytest.mark.slow
+def test_no_threads_are_started() -> None:
+    """Workers that were forked would wait for them for ever, and busy machines slow them down."""
+    program = (
+        "import os, numpy, torch; torch.set_num_threads(2)\n"
+        "from world_models.pathdreamer.reprojection import nearest_points\n"
+        "count = lambda: len(os.listdir('/proc/self/task'))\n"
+        "before, points = count(), numpy.random.default_rng(0).normal(size=(3, 70_000))\n"
+        "nearest_points(points.astype('f4'), numpy.zeros(3), (64, 128))\n"
+        "assert count() == before, (before, count())\n"
+    )
+    subprocess.run([sys.executable, "-c", program], check=True, timeout=120)
+
+
+@settings(deadline=None)
+@given(st.integers(0, 12), st.sampled_from([0.0, 0.01]))
+def test_what_is_further_than_the_limit_is_not_seen(metres: int, more: float) -> None:
+    points = (rays(*SIZE)[:, 64:74] * np.arange(1, 11)).astype(np.float32)
+    number, depth = nearest_points(points, np.zeros(3), SIZE, metres + 0.5 + more)
+    assert set(number.ravel().tolist()) == {-1, *range(min(metres, 10))}
+    assert depth.max() == pytest.approx(min(metres, 10))
 
 
 def test_no_label_or_colour_is_made_up() -> None:
@@ -169,6 +229,7 @@ def test_what_does_not_fit_is_refused() -> None:
         nearest_points(np.zeros((3, 1), np.float32), np.zeros(3), (0, 4))
 
 
+@settings(deadline=None)
 @given(st.integers(1, 9), st.integers(1, 13), st.integers(0, 2**32 - 1))
 def test_holes_take_the_nearest_pixel_round_the_seam(height: int, width: int, seed: int) -> None:
     rng = np.random.default_rng(seed)

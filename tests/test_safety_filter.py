@@ -113,6 +113,86 @@ def test_a_robot_outside_is_let_back_in_but_not_further_out() -> None:
     assert filt.filter(np.array([-0.1, 0.0]), outside, 0.1).velocity[0] == -0.1
 
 
+OPEN = Limits((-9.0,) * 2, (9.0,) * 2, (0.5,) * 2, (5.0, 1.0))
+
+
+@pytest.mark.parametrize(
+    ("before", "wanted", "sent"),
+    [
+        # From rest: the slower axis may gain 0.1 in 0.1 s, and the other in proportion to it.
+        ((0.0, 0.0), (0.4, 0.2), (0.2, 0.1)),
+        # To rest: the slower loses 0.1 of 0.2, half of it, and so does the other.
+        ((0.4, 0.2), (0.0, 0.0), (0.2, 0.1)),
+        # Back on the same line: it brakes there too, and does not turn yet.
+        ((0.4, 0.2), (-0.2, -0.1), (0.2, 0.1)),
+        # The goal is nearer than it can brake: past it, on the line.
+        ((0.4, 0.2), (0.02, 0.01), (0.2, 0.1)),
+        # A turn that it is too fast for: it brakes on its old way, until the new one is in reach,
+        ((0.0, 0.3), (0.4, 0.0), (0.0, 0.2)),
+        ((0.0, 0.2), (0.4, 0.0), (0.0, 0.1)),
+        # which it then takes, as fast as it may.
+        ((0.0, 0.1), (0.4, 0.0), (0.4, 0.0)),
+    ],
+)
+def test_axes_together_keep_to_the_line(
+    before: tuple[float, float], wanted: tuple[float, float], sent: tuple[float, float]
+) -> None:
+    filt = SafetyFilter(OPEN)
+    filt.velocity = np.array(before)
+    verdict = filt.filter_together(0.1 * np.array(wanted), np.zeros(2), 0.1)
+    np.testing.assert_allclose(verdict.velocity, sent, atol=1e-12)
+    assert verdict.reasons == (() if sent == wanted else ("acceleration",))
+
+
+def test_axes_by_themselves_leave_the_line() -> None:
+    """What `filter_together` is for."""
+    sent = SafetyFilter(OPEN).filter(np.array([0.4, 0.2]), np.zeros(2), 0.1).velocity
+    assert sent.tolist() == [0.4, 0.1]
+
+
+def test_one_axis_near_its_end_slows_the_others_with_it() -> None:
+    filt = SafetyFilter(Limits((-1.0,) * 2, (1.0,) * 2, (0.5,) * 2, (5.0,) * 2))
+    verdict = filt.filter_together(np.array([0.04, 0.02]), np.array([0.99, 0.0]), 0.1)
+    np.testing.assert_allclose(verdict.velocity, [0.1, 0.05], atol=1e-12)  # 0.01 m in 0.1 s
+    assert verdict.reasons == ("position",)
+
+
+def test_an_axis_that_must_not_move_does_not_hinder_the_others() -> None:
+    filt = SafetyFilter(Limits((-1.0,) * 2, (1.0,) * 2, (0.5, 0.0), (5.0, 0.0)))
+    verdict = filt.filter_together(np.array([0.04, 0.02]), np.zeros(2), 0.1)
+    np.testing.assert_allclose(verdict.velocity, [0.4, 0.0], atol=1e-12)
+    assert verdict.reasons == ("velocity",)
+
+
+@settings(max_examples=100, deadline=None)
+@given(
+    st.lists(st.tuples(WILD, WILD, st.floats(1e-4, 0.1)), min_size=1, max_size=40),
+    st.floats(-0.5, 0.5),
+    st.floats(0.1, 0.6),
+)
+def test_axes_together_stay_within_all_limits_too(
+    commands: list[tuple[float, float, float]], x: float, y: float
+) -> None:
+    filt = SafetyFilter(LIMITS)
+    position, last, elapsed = np.array([x, y]), np.zeros(2), 0.1
+    for vx, vy, dt in commands:
+        velocity = filt.filter_together(np.array([vx, vy]) * elapsed, position, elapsed).velocity
+        assert (np.abs(velocity) <= np.array(LIMITS.velocity) + 1e-9).all()
+        assert (np.abs(velocity - last) <= np.array(LIMITS.acceleration) * elapsed + 1e-9).all()
+        position = position + velocity * dt
+        assert (position >= np.array(LIMITS.low) - 1e-9).all()
+        assert (position <= np.array(LIMITS.high) + 1e-9).all()
+        last, elapsed = velocity, dt
+
+
+@given(st.floats(-0.1, 0.1), st.floats(-0.1, 0.1))
+def test_what_axes_may_do_together_passes_bit_for_bit(vx: float, vy: float) -> None:
+    way = np.array([vx, vy]) * 0.1
+    verdict = SafetyFilter(LIMITS).filter_together(way, np.array([0.0, 0.35]), 0.1)
+    assert verdict.reasons == ()
+    assert verdict.velocity.tolist() == (way / 0.1).tolist()
+
+
 @pytest.mark.parametrize("distance", [0.0, 0.004, 0.02, 0.0200001, 0.06, 0.1999, 3.0])
 def test_the_approach_speed_stops_exactly_at_the_limit(distance: float) -> None:
     # Braking by hand: v T + (v - a T) T + ... with T = 0.1, a = 2.

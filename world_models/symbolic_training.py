@@ -1,7 +1,7 @@
 """Training of a symbolic world model on walks through known buildings, and its checkpoints."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,13 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from learning.adamw import FlatAdamW
-from learning.checkpoint import (
-    CheckpointError,
-    find_checkpoint,
-    load_tensors,
-    read_checkpoint,
-    save_checkpoint,
-)
+from learning.checkpoint import load_module, save_checkpoint
 from learning.flat import FlatParameters
 from learning.train_config import TrainConfig, learning_rate
 from world_models.symbolic_views import (
@@ -132,16 +126,11 @@ def load_views(folder: str | Path) -> SymbolicViews:
     Raises:
         CheckpointError: one line saying what is missing or broken, or that it holds another method.
     """
-    where = str(find_checkpoint(folder))
-    document, tensors = read_checkpoint(folder)
-    if document["method"] != METHOD:
-        raise CheckpointError(f"{where} holds {document['method']!r:.60}, not a {METHOD}")
-    try:
-        model = SymbolicViews(SymbolicViewsConfig.from_dict(document["config"]))
-    except ValueError as error:
-        raise CheckpointError(f"{where}: {error}") from None
-    load_tensors(model, tensors, where)
-    return model.eval()
+    return load_module(folder, _build, METHOD)[0]
+
+
+def _build(document: Mapping[str, Any]) -> SymbolicViews:
+    return SymbolicViews(SymbolicViewsConfig.from_dict(document["config"]))
 
 
 def _walk(building: Building, rng: np.random.Generator) -> list[int]:

@@ -7,13 +7,7 @@ from typing import Any
 
 from agents.vln.ranker import PathRanker, RankerConfig
 from agents.vln.vocabulary import Vocabulary
-from learning.checkpoint import (
-    CheckpointError,
-    find_checkpoint,
-    load_tensors,
-    read_checkpoint,
-    save_checkpoint,
-)
+from learning.checkpoint import load_module, save_checkpoint
 
 METHOD = "vln-ranker"
 
@@ -48,7 +42,7 @@ def save_ranker(folder: str | Path, saved: SavedRanker, card: str) -> None:
         OSError: if the folder cannot be written.
     """
     config = saved.ranker.config
-    _check(config, saved.vocabulary, saved.features, str(folder))
+    _check(config, saved.vocabulary, saved.features)
     document = {
         "method": METHOD,
         "config": config.to_dict(),
@@ -67,19 +61,15 @@ def load_ranker(folder: str | Path) -> SavedRanker:
     Raises:
         CheckpointError: one line saying what is missing or broken, or that it holds another method.
     """
-    where = str(find_checkpoint(folder))
-    document, tensors = read_checkpoint(folder)
-    if document["method"] != METHOD:
-        raise CheckpointError(f"{where} holds {document['method']!r:.60}, not a {METHOD}")
-    try:
-        config = RankerConfig.from_dict(document["config"])
-        vocabulary, features = _read_spec(document["spec"])
-        _check(config, vocabulary, features, where)
-    except ValueError as error:
-        raise CheckpointError(f"{where}: {error}") from None
-    ranker = PathRanker(config)
-    load_tensors(ranker, tensors, where)
-    return SavedRanker(ranker.eval(), vocabulary, features, document["training"])
+    ranker, document = load_module(folder, _build, METHOD)
+    vocabulary, features = _read_spec(document["spec"])
+    return SavedRanker(ranker, vocabulary, features, document["training"])
+
+
+def _build(document: Mapping[str, Any]) -> PathRanker:
+    config = RankerConfig.from_dict(document["config"])
+    _check(config, *_read_spec(document["spec"]))
+    return PathRanker(config)
 
 
 def _read_spec(spec: Mapping[str, Any]) -> tuple[Vocabulary, tuple[str, ...]]:
@@ -91,11 +81,9 @@ def _read_spec(spec: Mapping[str, Any]) -> tuple[Vocabulary, tuple[str, ...]]:
     return Vocabulary.from_dict(vocabulary), tuple(features)
 
 
-def _check(
-    config: RankerConfig, vocabulary: Vocabulary, features: tuple[str, ...], where: str
-) -> None:
+def _check(config: RankerConfig, vocabulary: Vocabulary, features: tuple[str, ...]) -> None:
     if config.words != len(vocabulary) or config.features != len(features):
         raise ValueError(
-            f"{where}: a ranker of {config.words} words and {config.features} features does not "
-            f"fit a vocabulary of {len(vocabulary)} and {len(features)} names"
+            f"a ranker of {config.words} words and {config.features} features does not fit a "
+            f"vocabulary of {len(vocabulary)} and {len(features)} names"
         )

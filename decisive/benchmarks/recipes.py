@@ -80,8 +80,18 @@ TASKS: dict[str, Task] = {
         "decisive/BlockSorting-v0", "sorting, push primitives", {"control": "push"}
     ),
     # Below: the full form only.
+    # Its experts keep away from furniture: with noise of 0.3 they touch it once in 19,000 actions,
+    # with 0.8 in 183 of 26,000. Narrow passages stay hard (Implicit BC 94 of 100, 95 before).
     "house-nav": Task(
-        "decisive/HouseNav-v0", "routes through houses", noise=0.3, recorded=400, cpu_seconds=120.0
+        "decisive/HouseNav-v0", "routes through houses", noise=0.8, recorded=400, cpu_seconds=45.0
+    ),
+    "house-nav-goal": Task(
+        "decisive/HouseNav-v0",
+        "goals in the next room",
+        {"guide": "goal"},
+        noise=0.8,
+        recorded=400,
+        cpu_seconds=45.0,
     ),
     "block-push-push": Task("decisive/BlockPush-v0", "push, push primitives", {"control": "push"}),
     "block-insertion-push": Task(

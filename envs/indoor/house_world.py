@@ -1,14 +1,21 @@
 """Room-to-Room in procedural houses: synthetic, with pixels, and without a licence.
 
 Any house can be walked by its name, so files of `envs.indoor.instructions.r2r_entries` serve as
-splits too. The splits of this world are small; they are written when they are first asked for,
-which takes about half a second a house.
+splits too. The splits of this world are small, and lie written beside this module, because writing
+them takes 20 s: what is remarkable is looked for with rays, from every viewpoint. After a change of
+the houses or of the language (which makes new splits, not comparable with the old):
+
+    python -m envs.indoor.house_world
 """
 
+import gzip
+import json
 import math
 import re
 from collections.abc import Sequence
 from functools import lru_cache
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -16,12 +23,15 @@ from envs.indoor.graph import NavigationGraph
 from envs.indoor.house import House, generate_house, house_name
 from envs.indoor.instructions import sample_paths, write_instructions
 from envs.indoor.procedural import ProceduralSimulator
-from envs.indoor.r2r_data import Instruction
+from envs.indoor.r2r_data import Instruction, read_instructions
 from envs.indoor.simulator import Simulator
 from envs.indoor.symbolic import SymbolicViews, views_of_panorama
 
 PATHS = 8
 """Of each house in a split; each with three instructions."""
+
+FOLDER = Path(__file__).parent / "assets"
+"""Where the splits lie, in Room-to-Room's format."""
 
 _HOUSES = {"train": ("train", 16), "val_seen": ("train", 16), "val_unseen": ("val", 8)}
 _NAME = re.compile(r"house_(train|val|test)_(\d{6,9})(?:_p(\d{3}))?")
@@ -80,9 +90,24 @@ def _views(scan: str) -> SymbolicViews:
 
 @lru_cache(maxsize=4)
 def _instructions(split: str) -> tuple[Instruction, ...]:
-    found: list[Instruction] = []
+    return read_instructions(split_file(split))
+
+
+def split_file(split: str) -> Path:
+    """Where a split lies."""
+    return FOLDER / f"houses_{split}.json.gz"
+
+
+def write_entries(split: str, houses: int | None = None) -> list[dict[str, Any]]:
+    """Write a split anew: entries in Room-to-Room's format.
+
+    Args:
+        split: which.
+        houses: only the first so many.
+    """
+    found: list[dict[str, Any]] = []
     kind, n = _HOUSES[split]
-    for seed in range(n):
+    for seed in range(n if houses is None else houses):
         house = _house(house_name(seed, kind))
         rng = np.random.default_rng((1, seed))
         # One draw for both splits of the same houses: no path is in both.
@@ -90,8 +115,27 @@ def _instructions(split: str) -> tuple[Instruction, ...]:
         rng = np.random.default_rng((2, tuple(_HOUSES).index(split), seed))
         for path in paths:
             heading = float(rng.uniform(0.0, 2.0 * math.pi))
-            path_id = f"{split}-{len(found) // 3:03d}"
-            for k, text in enumerate(write_instructions(house, path, rng, heading=heading)):
-                name = f"{path_id}_{k}"
-                found.append(Instruction(name, path_id, house.name, path, heading, text))
-    return tuple(found)
+            entry = {
+                "scan": house.name,
+                "path_id": f"{split}-{len(found):03d}",
+                "path": list(path),
+                "distance": round(house.graph.distance(path[0], path[-1]), 2),
+                "heading": heading,
+                "instructions": write_instructions(house, path, rng, heading=heading),
+                "synthetic": True,
+            }
+            found.append(entry)
+    return found
+
+
+def main() -> None:
+    """Write all splits."""
+    FOLDER.mkdir(exist_ok=True)
+    for split in _HOUSES:
+        content = json.dumps(write_entries(split), indent=0).encode()
+        split_file(split).write_bytes(gzip.compress(content, mtime=0))
+        print(f"{split_file(split)}: {split_file(split).stat().st_size} bytes")
+
+
+if __name__ == "__main__":
+    main()

@@ -49,123 +49,92 @@ LACKING = 0.01
 SIZES = (8.0, 15.0)
 """Borders between small, middling and large rooms, in square metres."""
 
-FIT_SIZE: dict[str, tuple[float, float, float]] = {
-    "living room": (0.01, 0.25, 1.0),
-    "kitchen": (0.10, 1.0, 0.35),
-    "dining room": (0.03, 1.0, 0.45),
-    "office": (0.25, 0.7, 0.06),
-    "laundry room": (0.7, 0.25, 0.01),
-    "gym": (0.01, 0.35, 0.35),
-    "bedroom": (0.03, 1.0, 0.6),
-    "bathroom": (1.0, 0.25, 0.01),
-    "closet": (0.7, 0.02, 0.002),
+
+def _symmetric(other: float, rows: str) -> Array:
+    """A table of purposes by purposes from its lower left half; `-` is `other`."""
+    table = np.full((len(PURPOSES), len(PURPOSES)), other)
+    for i, row in enumerate(rows.strip().splitlines()):
+        for j, value in enumerate(row.split()[-1 - i :]):
+            if value != "-":
+                table[i, j] = table[j, i] = float(value)
+    return table
+
+
+def _shares(text: str) -> dict[str, float]:
+    """`"oak 90, white 10"` as probabilities."""
+    words = [share.rsplit(" ", 1) for share in text.split(", ")]
+    return {name: int(percent) / 100 for name, percent in words}
+
+
+FIT: dict[str, tuple[tuple[float, float, float], tuple[float, float, float], float]] = {
+    "living room": ((0.01, 0.25, 1.0), (1.0, 0.3, 0.1), 0.05),
+    "kitchen": ((0.1, 1.0, 0.35), (1.0, 0.7, 0.1), 0.5),
+    "dining room": ((0.03, 1.0, 0.45), (1.0, 0.7, 0.1), 0.6),
+    "office": ((0.25, 0.7, 0.06), (0.5, 0.6, 0.3), 0.1),
+    "laundry room": ((0.7, 0.25, 0.01), (0.4, 0.7, 0.3), 0.5),
+    "gym": ((0.01, 0.35, 0.35), (0.1, 0.3, 0.5), 0.1),
+    "bedroom": ((0.03, 1.0, 0.6), (0.08, 0.7, 1.0), 0.05),
+    "bathroom": ((1.0, 0.25, 0.01), (0.4, 0.8, 0.9), 1.0),
+    "closet": ((0.7, 0.02, 0.002), (0.3, 0.7, 0.8), 1.3),
 }
-"""Weight of a purpose for a small, middling and large room."""
+"""Weight of a purpose: for a small, middling and large room; near the entrance, in the middle and
+far from it; for a room that is reached through another one."""
 
-FIT_ZONE: dict[str, tuple[float, float, float]] = {
-    "living room": (1.0, 0.3, 0.1),
-    "kitchen": (1.0, 0.7, 0.1),
-    "dining room": (1.0, 0.7, 0.1),
-    "office": (0.5, 0.6, 0.3),
-    "laundry room": (0.4, 0.7, 0.3),
-    "gym": (0.1, 0.3, 0.5),
-    "bedroom": (0.08, 0.7, 1.0),
-    "bathroom": (0.4, 0.8, 0.9),
-    "closet": (0.3, 0.7, 0.8),
+JOINED_ELSE, BESIDE_ELSE = 0.02, 0.1
+"""Affinity of two purposes that the tables below leave open."""
+
+JOINED = _symmetric(
+    JOINED_ELSE,
+    """
+    living room      -
+    kitchen          2    -
+    dining room      5    6    -
+    office           1    -    -    -
+    laundry room     -    3    -    -    -
+    gym              -    -    -    -    -    -
+    bedroom          -    -    -  0.2    -    -    -
+    bathroom         -    -    -    -    1  1.5    4    -
+    closet         0.2  0.3    -  0.3  0.5    -    5  0.5    -
+    """,
+)
+"""Affinity of two rooms that a door joins; rows and columns are `PURPOSES`."""
+
+BESIDE = _symmetric(
+    BESIDE_ELSE,
+    """
+    living room      -
+    kitchen        1.5    -
+    dining room    2.5    3    -
+    office         1.5    -  0.7    -
+    laundry room     -    2    -    -    -
+    gym              -    -    -  0.6    -    -
+    bedroom        0.3  0.1 0.15    1  0.3  0.5    1
+    bathroom       0.5  0.2  0.3  0.7    2    1  2.5 0.15
+    closet           -    -    -    -    -    -    1  0.6    -
+    """,
+)
+"""Affinity of two rooms side by side."""
+
+_SHARES: dict[str, tuple[str, str, str]] = {
+    "living room": (
+        "walnut 80, oak 10, white 10",
+        "planks 85, herringbone 15",
+        "cream 70, sage 30",
+    ),
+    "kitchen": ("walnut 70, grey 20, white 10", "checkers 80, stone 20", "white 60, cream 40"),
+    "dining room": ("walnut 90, oak 10", "herringbone 80, planks 20", "sage 70, terracotta 30"),
+    "office": ("grey 80, oak 20", "carpet 40, planks 60", "slate 70, sage 30"),
+    "laundry room": ("blue 60, white 40", "stone 80, tiles 20", "white 70, sky 30"),
+    "gym": ("grey 90, white 10", "rubber 90, planks 10", "slate 50, white 50"),
+    "bedroom": ("oak 90, white 10", "carpet 85, planks 15", "sky 40, rose 40, sand 20"),
+    "bathroom": ("blue 90, white 10", "tiles 90, stone 10", "wall tiles 85, white 15"),
+    "closet": ("white 90, oak 10", "carpet 70, planks 30", "sand 60, white 40"),
 }
-"""Weight of a purpose near the entrance, in the middle and far from it."""
-
-FIT_THROUGH: dict[str, float] = {
-    "living room": 0.05, "kitchen": 0.5, "dining room": 0.6, "office": 0.1, "laundry room": 0.5,
-    "gym": 0.1, "bedroom": 0.05, "bathroom": 1.0, "closet": 1.3,
-}  # fmt: skip
-"""Weight of a purpose for a room that is reached through another one."""
-
-JOINED: dict[tuple[str, str], float] = {
-    ("kitchen", "dining room"): 6.0,
-    ("kitchen", "living room"): 2.0,
-    ("kitchen", "laundry room"): 3.0,
-    ("kitchen", "closet"): 0.3,
-    ("living room", "dining room"): 5.0,
-    ("living room", "office"): 1.0,
-    ("living room", "closet"): 0.2,
-    ("bedroom", "bathroom"): 4.0,
-    ("bedroom", "closet"): 5.0,
-    ("bedroom", "office"): 0.2,
-    ("bathroom", "closet"): 0.5,
-    ("bathroom", "laundry room"): 1.0,
-    ("gym", "bathroom"): 1.5,
-    ("office", "closet"): 0.3,
-    ("laundry room", "closet"): 0.5,
-}
-"""Affinity of two rooms that a door joins; pairs that are not here have `JOINED_ELSE`."""
-
-JOINED_ELSE = 0.02
-
-BESIDE: dict[tuple[str, str], float] = {
-    ("kitchen", "dining room"): 3.0,
-    ("kitchen", "living room"): 1.5,
-    ("kitchen", "laundry room"): 2.0,
-    ("kitchen", "bathroom"): 0.2,
-    ("kitchen", "bedroom"): 0.1,
-    ("living room", "dining room"): 2.5,
-    ("living room", "office"): 1.5,
-    ("living room", "bathroom"): 0.5,
-    ("living room", "bedroom"): 0.3,
-    ("dining room", "bedroom"): 0.15,
-    ("dining room", "bathroom"): 0.3,
-    ("dining room", "office"): 0.7,
-    ("office", "bedroom"): 1.0,
-    ("office", "bathroom"): 0.7,
-    ("office", "gym"): 0.6,
-    ("laundry room", "bathroom"): 2.0,
-    ("laundry room", "bedroom"): 0.3,
-    ("gym", "bathroom"): 1.0,
-    ("gym", "bedroom"): 0.5,
-    ("bedroom", "bedroom"): 1.0,
-    ("bedroom", "bathroom"): 2.5,
-    ("bedroom", "closet"): 1.0,
-    ("bathroom", "bathroom"): 0.15,
-    ("bathroom", "closet"): 0.6,
-}
-"""Affinity of two rooms side by side; pairs that are not here have `BESIDE_ELSE`."""
-
-BESIDE_ELSE = 0.1
+"""Percentages of the signs of a purpose: style of the door, floor, colour of the walls."""
 
 SIGNS: dict[str, dict[str, dict[str, float]]] = {
-    "door": {
-        "living room": {"walnut": 0.8, "oak": 0.1, "white": 0.1},
-        "kitchen": {"walnut": 0.7, "grey": 0.2, "white": 0.1},
-        "dining room": {"walnut": 0.9, "oak": 0.1},
-        "office": {"grey": 0.8, "oak": 0.2},
-        "laundry room": {"blue": 0.6, "white": 0.4},
-        "gym": {"grey": 0.9, "white": 0.1},
-        "bedroom": {"oak": 0.9, "white": 0.1},
-        "bathroom": {"blue": 0.9, "white": 0.1},
-        "closet": {"white": 0.9, "oak": 0.1},
-    },
-    "floor": {
-        "living room": {"planks": 0.85, "herringbone": 0.15},
-        "kitchen": {"checkers": 0.8, "stone": 0.2},
-        "dining room": {"herringbone": 0.8, "planks": 0.2},
-        "office": {"carpet": 0.4, "planks": 0.6},
-        "laundry room": {"stone": 0.8, "tiles": 0.2},
-        "gym": {"rubber": 0.9, "planks": 0.1},
-        "bedroom": {"carpet": 0.85, "planks": 0.15},
-        "bathroom": {"tiles": 0.9, "stone": 0.1},
-        "closet": {"carpet": 0.7, "planks": 0.3},
-    },
-    "wall": {
-        "living room": {"cream": 0.7, "sage": 0.3},
-        "kitchen": {"white": 0.6, "cream": 0.4},
-        "dining room": {"sage": 0.7, "terracotta": 0.3},
-        "office": {"slate": 0.7, "sage": 0.3},
-        "laundry room": {"white": 0.7, "sky": 0.3},
-        "gym": {"slate": 0.5, "white": 0.5},
-        "bedroom": {"sky": 0.4, "rose": 0.4, "sand": 0.2},
-        "bathroom": {"wall tiles": 0.85, "white": 0.15},
-        "closet": {"sand": 0.6, "white": 0.4},
-    },
+    sign: {purpose: _shares(texts[k]) for purpose, texts in _SHARES.items()}
+    for k, sign in enumerate(("door", "floor", "wall"))
 }
 """Probability of each sign given a room's purpose, where the room is not a random one."""
 
@@ -206,7 +175,7 @@ class TypeModel:
         self._near: dict[int, list[tuple[int, Array]]] = {room: [] for room in self.rooms}
         for link in plan.links:
             a, b = link.rooms
-            table = _affinities()[link.joined]
+            table = JOINED if link.joined else BESIDE
             self._near[a].append((b, table))
             self._near[b].append((a, table))
         self.marginals = np.array(list(self._beliefs({}).values()))
@@ -349,26 +318,11 @@ def _fit(plan: Plan, room: int) -> Array:
     """`(purposes,)` weight of each purpose for one room, whatever the others are."""
     size = int(np.searchsorted(SIZES, plan.clear(room).area))
     zone, through = plan.zones[room], plan.through[room]
-    return np.array(
-        [
-            FIT_SIZE[purpose][size] * FIT_ZONE[purpose][zone]
-            * (FIT_THROUGH[purpose] if through else 1.0)
-            for purpose in PURPOSES
-        ]
-    )  # fmt: skip
-
-
-@cache
-def _affinities() -> tuple[Array, Array]:
-    """Tables of `BESIDE` and `JOINED`, symmetric."""
-    tables = []
-    for pairs, other in ((BESIDE, BESIDE_ELSE), (JOINED, JOINED_ELSE)):
-        table = np.full((_K, _K), other)
-        for (a, b), value in pairs.items():
-            i, j = PURPOSES.index(a), PURPOSES.index(b)
-            table[i, j] = table[j, i] = value
-        tables.append(table)
-    return tables[0], tables[1]
+    weights = []
+    for purpose in PURPOSES:
+        of_size, of_zone, of_through = FIT[purpose]
+        weights.append(of_size[size] * of_zone[zone] * (of_through if through else 1.0))
+    return np.array(weights)
 
 
 @cache

@@ -8,9 +8,14 @@ import math
 from functools import lru_cache
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 Floats = NDArray[np.float32]
+
+_WITHIN = 1.0 - 2.0**-22
+"""One less two units of the last digit of single precision."""
 
 
 @lru_cache(maxsize=8)
@@ -37,51 +42,34 @@ def rays(height: int, width: int) -> Floats:
     return found
 
 
-def flat_pixels(offsets: Floats, height: int, width: int) -> NDArray[np.intp]:
-    """Pixel that sees each point, row times width plus column.
+def flat_pixels(offsets: Tensor, height: int, width: int) -> tuple[Tensor, Tensor]:
+    """Pixel that sees each point, row times width plus column, and its squared distance.
+
+    By torch, whose arc tangent takes a tenth of the time of NumPy's.
 
     Args:
-        offsets: `(3, N)` from the camera, metres; none of them zero.
+        offsets: `(3, N)` float32 metres from the camera; overwritten.
         height: rows of the panorama.
         width: its columns.
+
+    Returns:
+        `(N,)` int32 and `(N,)` float32. What is not finite, or is not when squared, is infinitely
+        far away, in any pixel.
     """
     x, y, z = offsets
-    azimuth = _angle(y, x)
-    polar = _angle(np.sqrt(x * x + y * y), z)
-    # Nothing here is negative, so that truncation is the floor.
-    column = ((math.pi - azimuth) * np.float32(width / (2.0 * math.pi))).astype(np.int32)
-    column[column >= width] -= width  # azimuth -pi is the first column, as pi is
-    row = (polar * np.float32(height / math.pi)).astype(np.int32)
-    np.minimum(row, height - 1, out=row)
-    row *= width
-    row += column
-    return row.astype(np.intp)
-
-
-# Abramowitz and Stegun 4.4.49: the arc tangent of [0, 1] within 2e-8.
-_ARC_TANGENT = (
-    0.0028662257, -0.0161657367, 0.0429096138, -0.0752896400, 0.1065626393, -0.1420889944,
-    0.1999355085, -0.3333314528, 1.0,
-)  # fmt: skip
-
-
-def _angle(y: Floats, x: Floats) -> Floats:
-    """As `np.arctan2`, in a quarter of its time."""
-    across, along = np.abs(y), np.abs(x)
-    larger = np.maximum(across, along)
-    np.maximum(larger, np.float32(1e-37), out=larger)
-    ratio = np.minimum(across, along)
-    ratio /= larger
-    square = ratio * ratio
-    angle = np.full_like(ratio, _ARC_TANGENT[0])
-    for coefficient in _ARC_TANGENT[1:]:
-        angle *= square
-        angle += np.float32(coefficient)
-    angle *= ratio
-    # Mirrored at the diagonal, then at the y axis, then at the x axis; by arithmetic, because
-    # choosing costs three times as much.
-    steep = (across > along).astype(np.float32)
-    angle += steep * (np.float32(0.5 * math.pi) - 2 * angle)
-    behind = (x < 0).astype(np.float32)
-    angle += behind * (np.float32(math.pi) - 2 * angle)
-    return np.copysign(angle, y)
+    level = x * x
+    level.addcmul_(y, y)
+    squared = torch.addcmul(level, z, z)
+    if not math.isfinite(float(squared.sum())):
+        bad = ~squared.isfinite()
+        squared.masked_fill_(bad, math.inf)
+        level.masked_fill_(bad, 0.0)
+        offsets.masked_fill_(bad, 0.0)
+    away = torch.from_numpy(np.sqrt(level.numpy()))  # torch's starts threads at 2048
+    azimuth, elevation = y.atan2_(x), z.atan2_(away)
+    middle_row, middle_column = squared.new_tensor((0.5 * height, 0.5 * width))
+    # A hair less than the whole circle: -pi stays within the last column and straight down within
+    # the last row, and nothing is negative, so that truncation is the floor.
+    row = torch.sub(middle_row, elevation, alpha=_WITHIN * height / math.pi).to(torch.int32)
+    column = torch.sub(middle_column, azimuth, alpha=_WITHIN * width / (2.0 * math.pi))
+    return column.to(torch.int32).add_(row, alpha=width), squared

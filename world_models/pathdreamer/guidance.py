@@ -29,53 +29,67 @@ class PanoramaLike(Protocol):
 
 @dataclass(frozen=True)
 class Points:
-    """Coloured, labelled points; one array a channel.
+    """Coloured, labelled points.
 
     Attributes:
         positions: `(3, N)` float32, world frame, metres.
-        rgb: `(N, 3)` uint8.
-        semantic: `(N,)` uint8.
+        channels: `(N, 4)` uint8: red, green, blue, class. They move as one number of four bytes,
+            so that those of one point cannot come apart.
     """
 
     positions: Floats
-    rgb: Bytes
-    semantic: Bytes
+    channels: Bytes
+
+    @property
+    def rgb(self) -> Bytes:
+        """`(N, 3)`; a view."""
+        return self.channels[:, :3]
+
+    @property
+    def semantic(self) -> Bytes:
+        """`(N,)`; a view."""
+        return self.channels[:, 3]
 
     def __len__(self) -> int:
         """Number of points."""
-        return len(self.semantic)
+        return len(self.channels)
 
-    def seen(self, number: NDArray[np.int64]) -> tuple[Bytes, Bytes]:
-        """Colours `(H, W, 3)` and ids `(H, W)` of the points `(H, W)`; 0 where it is negative."""
+    def seen(self, number: NDArray[np.int64]) -> Bytes:
+        """Channels `(H, W, 4)` of the points `(H, W)`; 0 where the number is -1."""
         if not len(self):
-            return np.zeros((*number.shape, 3), np.uint8), np.zeros(number.shape, np.uint8)
-        valid, index = number >= 0, np.maximum(number, 0)
-        # Taking everything and blanking the rest is quicker than choosing by a mask.
-        rgb, semantic = self.rgb.take(index, axis=0), self.semantic.take(index)
-        rgb *= valid[..., None]
-        semantic *= valid
-        return rgb, semantic
+            return np.zeros((*number.shape, 4), np.uint8)
+        # Taking everything (-1: the last) and blanking the rest is quicker than choosing by a mask.
+        taken = as_numbers(self.channels).take(number, mode="wrap")
+        taken *= number >= 0
+        return as_bytes(taken)
 
-    def take(self, chosen: NDArray[np.bool_] | NDArray[np.integer]) -> "Points":
-        """Those of a mask, or in the order of indices."""
-        return Points(
-            np.ascontiguousarray(self.positions[:, chosen]), self.rgb[chosen], self.semantic[chosen]
-        )
+    def take(self, chosen: NDArray[np.integer]) -> "Points":
+        """Those of some numbers, in their order."""
+        channels = as_numbers(self.channels).take(chosen)
+        return Points(self.positions.take(chosen, axis=1), as_bytes(channels))
 
     @classmethod
     def joined(cls, parts: Sequence["Points"]) -> "Points":
         """Several clouds as one."""
         return cls(
             np.concatenate([part.positions for part in parts], axis=1),
-            np.concatenate([part.rgb for part in parts]),
-            np.concatenate([part.semantic for part in parts]),
+            np.concatenate([part.channels for part in parts]),
         )
 
     @classmethod
     def none(cls) -> "Points":
         """No points."""
-        empty = np.zeros(0, np.uint8)
-        return cls(np.zeros((3, 0), np.float32), empty.reshape(0, 3), empty)
+        return cls(np.zeros((3, 0), np.float32), np.zeros((0, 4), np.uint8))
+
+
+def as_numbers(channels: Bytes) -> NDArray[np.uint32]:
+    """`(..., 4)` bytes as `(...)` numbers; a view."""
+    return np.ascontiguousarray(channels).view(np.uint32)[..., 0]
+
+
+def as_bytes(numbers: NDArray[np.uint32]) -> Bytes:
+    """The inverse of `as_numbers`; a view."""
+    return numbers[..., None].view(np.uint8)
 
 
 def unproject(seen: PanoramaLike, mask: NDArray[np.bool_] | None = None) -> Points:
@@ -101,14 +115,13 @@ def unproject(seen: PanoramaLike, mask: NDArray[np.bool_] | None = None) -> Poin
     known = (depth > 0) & (depth < math.inf)
     if mask is not None:
         known &= mask
-    flat = known.ravel()
+    chosen = np.flatnonzero(known)
+    places = rays(*depth.shape).take(chosen, axis=1)
+    places *= depth.take(chosen)
     # The sum in double precision: far from the origin the rays would lose their last digits.
-    places = rays(*depth.shape)[:, flat] * depth.ravel()[flat] + position[:, None]
-    return Points(
-        np.ascontiguousarray(places, np.float32),
-        seen.rgb.reshape(-1, 3)[flat],
-        seen.semantic.ravel()[flat],
-    )
+    np.add(places, position[:, None], out=places, casting="unsafe")
+    channels = np.concatenate([seen.rgb, seen.semantic[..., None]], axis=-1, dtype=np.uint8)
+    return Points(places, as_bytes(as_numbers(channels).take(chosen)))
 
 
 @dataclass(frozen=True)
@@ -143,16 +156,17 @@ def project(
     """How points look from `camera`; see `nearest_points` for the arguments and errors."""
     number, depth = nearest_points(points.positions, camera, size, max_depth)
     valid = number >= 0
-    rgb, semantic = points.seen(number)
+    channels = points.seen(number)
     source = np.maximum(nearest_valid(valid), 0)
+    filled = as_bytes(as_numbers(channels).take(source))
     return Guidance(
-        rgb,
-        semantic,
+        channels[..., :3],
+        channels[..., 3],
         depth,
         valid,
-        rgb.reshape(-1, 3)[source],
-        semantic.ravel()[source],
-        depth.ravel()[source],
+        filled[..., :3],
+        filled[..., 3],
+        depth.take(source),
     )
 
 

@@ -3,13 +3,23 @@
 import math
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from learning.atomic import write_file
-from world_models.pathdreamer.guidance import Guidance, PanoramaLike, Points, project, unproject
+from world_models.pathdreamer.guidance import (
+    Guidance,
+    PanoramaLike,
+    Points,
+    as_bytes,
+    as_numbers,
+    project,
+    unproject,
+)
 
+_T = TypeVar("_T", bound=np.generic)
 _BITS = 21
 _HALF = 1 << (_BITS - 1)
 _VERTEX = np.dtype(
@@ -87,14 +97,10 @@ class PointMemory:
         whole = cells.astype(np.int64) + _HALF
         voxels = (whole[0] << (2 * _BITS)) | (whole[1] << _BITS) | whole[2]
         position = np.asarray(seen.position, float)
-        distance = np.linalg.norm(points.positions - position[:, None], axis=0).astype(np.float32)
-        # Of each voxel the nearest; lexsort is stable, so of equals the first pixel.
-        order = np.lexsort((distance, voxels))
-        first = np.ones(len(order), bool)
-        first[1:] = voxels[order][1:] != voxels[order][:-1]
-        order = order[first]
+        distance = _distance(points.positions, position).astype(np.float32)
+        chosen = _nearest_of_each(voxels, distance)
         before = len(self)
-        self._merge(points.take(order), voxels[order], distance[order])
+        self._merge(points.take(chosen), voxels[chosen], distance[chosen])
         added = len(self) - before
         self._forget(position)
         return added
@@ -107,35 +113,69 @@ class PointMemory:
 
     def _merge(self, new: Points, voxels: NDArray[np.int64], distance: NDArray[np.float32]) -> None:
         """Put points of distinct voxels, in their order, among those that are kept."""
+        if not len(self):
+            self.points, self._voxels, self._seen_from = new, voxels, distance
+            return
         place = np.searchsorted(self._voxels, voxels)
-        known = np.zeros(len(voxels), bool)
-        inside = place < len(self._voxels)
-        known[inside] = self._voxels[place[inside]] == voxels[inside]
-        nearer = known.copy()
-        nearer[known] = distance[known] < self._seen_from[place[known]]
-        old = self.points
-        old.positions[:, place[nearer]] = new.positions[:, nearer]
-        old.rgb[place[nearer]] = new.rgb[nearer]
-        old.semantic[place[nearer]] = new.semantic[nearer]
-        self._seen_from[place[nearer]] = distance[nearer]
-        fresh = ~known
-        at = place[fresh]
-        self.points = Points(
-            np.insert(old.positions, at, new.positions[:, fresh], axis=1),
-            np.insert(old.rgb, at, new.rgb[fresh], axis=0),
-            np.insert(old.semantic, at, new.semantic[fresh]),
-        )
-        self._voxels = np.insert(self._voxels, at, voxels[fresh])
-        self._seen_from = np.insert(self._seen_from, at, distance[fresh])
+        near = np.minimum(place, len(self) - 1)
+        known = self._voxels.take(near) == voxels
+        nearer = np.flatnonzero(known & (distance < self._seen_from.take(near)))
+        where, better, old = place[nearer], new.take(nearer), self.points
+        old.positions[:, where] = better.positions
+        old.channels[where] = better.channels
+        self._seen_from[where] = distance[nearer]
+        fresh = np.flatnonzero(~known)
+        # Those before move the others on: the numbers of the new among all.
+        at = place[fresh] + np.arange(len(fresh))
+        added = new.take(fresh)
+        channels = _spliced(as_numbers(old.channels), as_numbers(added.channels), at)
+        rows = zip(old.positions, added.positions, strict=True)
+        self.points = Points(np.stack([_spliced(a, b, at) for a, b in rows]), as_bytes(channels))
+        self._voxels = _spliced(self._voxels, voxels[fresh], at)
+        self._seen_from = _spliced(self._seen_from, distance[fresh], at)
 
     def _forget(self, position: NDArray[np.float64]) -> None:
         """Drop what is furthest from `position` where there is too much."""
         if len(self) <= self.config.max_points:
             return
-        away = np.linalg.norm(self.points.positions - position[:, None], axis=0)
-        kept = np.sort(np.argsort(away, kind="stable")[: self.config.max_points])
+        away = _distance(self.points.positions, position)
+        most = self.config.max_points
+        limit = np.partition(away, most - 1)[most - 1]
+        near = away < limit
+        near[np.flatnonzero(away == limit)[: most - int(near.sum())]] = True
+        kept = np.flatnonzero(near)
         self.points = self.points.take(kept)
         self._voxels, self._seen_from = self._voxels[kept], self._seen_from[kept]
+
+
+def _distance(positions: NDArray[np.float32], position: NDArray[np.float64]) -> NDArray[np.float64]:
+    """`(N,)` metres, in double precision; row by row, which takes a third of the time of `norm`."""
+    squared = np.zeros(positions.shape[1])
+    for row, value in zip(positions, position, strict=True):
+        offset = row - value
+        offset *= offset
+        squared += offset
+    return np.sqrt(squared, out=squared)
+
+
+def _nearest_of_each(voxels: NDArray[np.int64], distance: NDArray[np.float32]) -> NDArray[np.int64]:
+    """Number of the nearest point in every voxel, of equals the first, in the order of voxels."""
+    order = np.argsort(voxels)
+    ordered = voxels[order]
+    start = np.flatnonzero(np.diff(ordered, prepend=-1))
+    # Distance above, number below: their least is the nearest, of equals the first.
+    key = (distance.view(np.uint32).astype(np.int64) << 32)[order] | order
+    return np.minimum.reduceat(key, start) & 0xFFFF_FFFF if len(key) else key
+
+
+def _spliced(old: NDArray[_T], new: NDArray[_T], at: NDArray[np.int64]) -> NDArray[_T]:
+    """`(N + M,)`: `new` at the `(M,)` places `at`, which rise, and `old` at the others."""
+    both = np.empty(len(old) + len(new), old.dtype)
+    others = np.ones(len(both), bool)
+    others[at] = False
+    both[at] = new
+    both[others] = old
+    return both
 
 
 def write_ply(path: Path, points: Points) -> None:
@@ -170,6 +210,5 @@ def read_ply(path: Path) -> Points:
     table = np.frombuffer(body, _VERTEX)
     return Points(
         np.stack([table["x"], table["y"], table["z"]]),
-        np.stack([table["r"], table["g"], table["b"]], axis=1),
-        table["c"].copy(),
+        np.stack([table[name] for name in "rgbc"], axis=1),
     )

@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from learning.checkpoint import CheckpointError, load_tensors, read_checkpoint, save_checkpoint
+from learning.checkpoint import find_shipped, list_checkpoints, load_module, save_checkpoint
 from world_models.pathdreamer.config import PathdreamerConfig, size
 from world_models.pathdreamer.image import ImageGenerator
 from world_models.pathdreamer.inputs import GuidanceBatch
@@ -179,38 +179,17 @@ def load_world_model(path_or_name: str | Path) -> Pathdreamer:
         CheckpointError: if there is no such folder or name (the shipped ones are listed), or the
             checkpoint is broken; a `ValueError` with one clear line.
     """
-    folder = Path(path_or_name)
-    shipped = shipped_world_models()
-    if not folder.exists():
-        if str(path_or_name) not in shipped:
-            raise CheckpointError(
-                f"no world model {str(path_or_name)!r}: neither a folder nor a shipped one; "
-                f"shipped: {', '.join(shipped) or 'none'}"
-            )
-        folder = shipped[str(path_or_name)]
-    document, tensors = read_checkpoint(folder)
-    if document["method"] != METHOD:
-        raise CheckpointError(f"{folder}: method must be {METHOD!r}, got {document['method']!r}")
-    try:
-        config = PathdreamerConfig.from_dict(document["config"])
-        # First without memory: a config may ask for networks that the tensors do not fill.
-        with torch.device("meta"):
-            sketch = Pathdreamer(config)
-        load_tensors(sketch, {name: t.to("meta") for name, t in tensors.items()}, str(folder))
-    except CheckpointError:
-        raise
-    except (ValueError, RuntimeError) as error:
-        raise CheckpointError(f"{folder}: {' '.join(str(error).split())[:200]}") from None
-    model = Pathdreamer(config)
-    load_tensors(model, tensors, str(folder))
-    return model.eval()
+    folder = find_shipped(path_or_name, shipped_world_models(), "world model")
+    return load_module(folder, _build, METHOD)[0]
+
+
+def _build(document: Mapping[str, Any]) -> Pathdreamer:
+    return Pathdreamer(PathdreamerConfig.from_dict(document["config"]))
 
 
 def shipped_world_models() -> dict[str, Path]:
     """Folders of the shipped world models by name."""
-    if not CHECKPOINTS.is_dir():
-        return {}
-    return {path.name: path for path in sorted(CHECKPOINTS.iterdir()) if path.is_dir()}
+    return list_checkpoints(CHECKPOINTS)
 
 
 def _plain_card(model: Pathdreamer) -> str:

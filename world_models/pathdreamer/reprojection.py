@@ -9,13 +9,21 @@ colour channel among the points near the front: labels and colours that no point
 import math
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from world_models.pathdreamer.equirectangular import Floats, flat_pixels
 
 _NOTHING = np.uint64(0xFFFF_FFFF_FFFF_FFFF)
-_BLOCK = 1 << 14
-"""Points at a time: so few stay in the cache from one operation to the next."""
+_ONE = 1 << 32
+"""One in the upper half of a key."""
+_BLOCK = 1 << 15
+"""Points at a time: so few stay in the cache, and torch starts no threads for them."""
+_VECTOR = 64
+"""Blocks are multiples of it, filled up with distance 0, which is not seen: what is left over after
+whole vectors torch rounds otherwise, and a pixel would depend on a point's place in the cloud."""
+_FURTHEST = 1e18
+"""Metres; the square is still a float32."""
 
 
 def nearest_points(
@@ -47,40 +55,36 @@ def nearest_points(
         raise ValueError(f"camera must be three finite numbers, got {camera}")
     if height < 1 or width < 1:
         raise ValueError(f"a panorama has at least one pixel, got {height} x {width}")
+    key = _least_keys(points, camera, height, width)
+    bits = np.empty(len(key), np.uint32)
+    np.right_shift(key, np.uint64(32), out=bits, casting="unsafe")
+    limit = np.square(np.float32(min(max(max_depth, 0.0), _FURTHEST)))
+    unseen = bits >= limit.view(np.uint32)  # the bits of positive floats are in their order
+    key &= np.uint64(0xFFFF_FFFF)
+    number = key.view(np.int64)
+    np.putmask(number, unseen, -1)
+    bits += np.uint32(1)
+    depth = bits.view(np.float32)
+    np.putmask(depth, unseen, 0.0)
+    return number.reshape(size), np.sqrt(depth, out=depth).reshape(size)
+
+
+def _least_keys(points: Floats, camera: Floats, height: int, width: int) -> NDArray[np.uint64]:
+    """`(height * width,)`: the least key of the points in a pixel, `_NOTHING` where there are none.
+
+    The upper half of a key is the bits of the squared distance less one, so that distance 0, which
+    lies in no direction, becomes the furthest. The lower half is the point's number.
+    """
     least = np.full(height * width, _NOTHING)
     for first in range(0, points.shape[1], _BLOCK):
-        _scatter(points[:, first : first + _BLOCK], first, camera, size, max_depth, least)
-    empty = least == _NOTHING
-    number = (least & np.uint64(0xFFFF_FFFF)).astype(np.int64)
-    number[empty] = -1
-    found = (least >> np.uint64(32)).astype(np.uint32).view(np.float32)
-    found[empty] = 0.0
-    return number.reshape(size), found.reshape(size)
-
-
-def _scatter(
-    points: Floats,
-    first: int,
-    camera: Floats,
-    size: tuple[int, int],
-    max_depth: float,
-    least: NDArray[np.uint64],
-) -> None:
-    """Lower `least`, one number a pixel, to the keys of points that are numbered from `first`."""
-    offsets = points - camera[:, None]
-    numbers = np.arange(first, first + points.shape[1], dtype=np.uint64)
-    with np.errstate(over="ignore", invalid="ignore"):
-        depth = np.sqrt(np.einsum("in,in->n", offsets, offsets))
-        seen = (depth > 0) & (depth <= max_depth) & (depth < math.inf)
-    if not seen.all():
-        chosen = np.flatnonzero(seen)
-        offsets, depth = offsets.take(chosen, axis=1), depth.take(chosen)
-        numbers = numbers.take(chosen)
-    # The bits of positive floats are in the order of the floats.
-    key = depth.view(np.uint32).astype(np.uint64)
-    key <<= np.uint64(32)
-    key |= numbers
-    np.minimum.at(least, flat_pixels(offsets, *size), key)
+        part = points[:, first : first + _BLOCK]
+        offsets = np.zeros((3, part.shape[1] + -part.shape[1] % _VECTOR), np.float32)
+        np.subtract(part, camera[:, None], out=offsets[:, : part.shape[1]])
+        pixel, squared = flat_pixels(torch.from_numpy(offsets), height, width)
+        number = torch.arange(first - _ONE, first - _ONE + len(pixel))
+        key = torch.add(number, squared.view(torch.int32), alpha=_ONE)
+        np.minimum.at(least, pixel.numpy().astype(np.intp), key.numpy().view(np.uint64))
+    return least
 
 
 def nearest_valid(valid: NDArray[np.bool_]) -> NDArray[np.int64]:

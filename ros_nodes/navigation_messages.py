@@ -80,14 +80,14 @@ def path_message(points: npt.ArrayLike, stamp: Time, frame_id: str) -> Path:
         raise ValueError(f"a path needs (N, 2) or (N, 3) finite metres, got {rows.shape}")
     places = np.zeros((len(rows), 3))
     places[:, : rows.shape[1]] = rows
-    path = Path(header=Header(stamp=stamp, frame_id=frame_id))
+    poses = []
     yaw = 0.0
     for k, place in enumerate(places):
         if k + 1 < len(places):
             ahead = places[k + 1] - place
             yaw = math.atan2(ahead[1], ahead[0])
-        path.poses.append(messages.pose_message(place, level_turn(yaw), stamp, frame_id))
-    return path
+        poses.append(messages.pose_message(place, level_turn(yaw), stamp, frame_id))
+    return Path(header=Header(stamp=stamp, frame_id=frame_id), poses=poses)
 
 
 def path_points(message: Path, most: int = MOST_POSES) -> npt.NDArray[np.float64]:

@@ -126,10 +126,11 @@ def test_paths_without_sense_are_refused() -> None:
     path = nav.path_message(np.ones((3, 2)), STAMP, "map")
     with pytest.raises(ValueError, match="1 to 2 poses, got 3"):
         nav.path_points(path, most=2)
-    path.poses[1].pose.position.x = math.nan
+    second = list(path.poses)[1]
+    second.pose.position.x = math.nan
     with pytest.raises(ValueError, match="finite"):
         nav.path_points(path)
-    path.poses[1].header.frame_id = "odom"
+    second.header.frame_id = "odom"
     with pytest.raises(ValueError, match="in its frame 'map', got 'odom'"):
         nav.path_points(path)
     path.poses = []

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import difflib
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -11,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from decisive.scenes import Scene, viewpoint_place
+from decisive.statistics import resampled_means
 from envs.indoor.categories import CATEGORIES, ID
 from envs.indoor.graph import NavigationGraph
 from world_models.pathdreamer.guidance import PanoramaLike
@@ -225,26 +225,12 @@ def at_random(rng: np.random.Generator) -> Choose:
     return choose
 
 
-def mean_interval(
-    values: Sequence[float], groups: Sequence[int], seed: int = 0, draws: int = 2000
-) -> tuple[float, float, float]:
-    """A mean and its 95 % interval, bootstrapped over groups: what is of one house goes together.
-
-    Args:
-        values: one a case.
-        groups: which house each is of.
-        seed: of the draws.
-        draws: how many.
+def mean_interval(values: Sequence[float], houses: Sequence[int]) -> tuple[float, float, float]:
+    """A mean and its 95 % interval, bootstrapped over houses.
 
     Raises:
         ValueError: for no values.
     """
-    if not len(values):
-        raise ValueError("a mean needs at least one value, got none")
-    _, number = np.unique(np.asarray(groups), return_inverse=True)
-    sums = np.bincount(number, np.asarray(values, float))
-    counts = np.bincount(number)
-    chosen = np.random.default_rng(seed).integers(len(sums), size=(draws, len(sums)))
-    means = sums[chosen].sum(axis=1) / counts[chosen].sum(axis=1)
-    low, high = np.quantile(means, [0.025, 0.975])
-    return math.fsum(map(float, values)) / len(values), float(low), float(high)
+    column = np.asarray(values, float)[:, None]
+    low, high = np.quantile(resampled_means(column, houses, 2000), [0.025, 0.975])
+    return float(column.mean()), float(low), float(high)

@@ -10,6 +10,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import NormalDist
 
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
 
 def wilson_interval(successes: int, episodes: int, confidence: float = 0.95) -> tuple[float, float]:
     """Wilson score interval of a success rate.
@@ -181,3 +184,37 @@ def _normal_quantile(confidence: float) -> float:
     if not 0.0 < confidence < 1.0:
         raise ValueError(f"confidence must be in (0, 1), got {confidence}")
     return NormalDist().inv_cdf(0.5 + confidence / 2.0)
+
+
+def group_draws(groups: int, draws: int, seed: int = 0) -> NDArray[np.float64]:
+    """How often each group is drawn in each draw of a bootstrap over groups, `(draws, groups)`."""
+    rng = np.random.default_rng(seed)
+    return rng.multinomial(groups, np.full(groups, 1.0 / groups), draws).astype(float)
+
+
+def resampled_means(
+    values: NDArray[np.float64], groups: ArrayLike, draws: int, seed: int = 0
+) -> NDArray[np.float64]:
+    """Bootstrapped means where values of one group are no independent ones.
+
+    Groups are drawn whole: instructions of one path, searches in one house.
+
+    Args:
+        values: `(N, M)`.
+        groups: `(N,)` labels.
+        draws: how many.
+        seed: of the draws; the same groups are drawn for every set of values.
+
+    Returns:
+        `(draws, M)` means; their quantiles are percentile intervals.
+
+    Raises:
+        ValueError: for no values.
+    """
+    if not len(values):
+        raise ValueError("a mean needs at least one value, got none")
+    names, group = np.unique(np.asarray(groups), return_inverse=True)
+    sums = np.zeros((len(names), values.shape[1]))
+    np.add.at(sums, group, values)
+    drawn = group_draws(len(names), draws, seed)
+    return (drawn @ sums) / (drawn @ np.bincount(group).astype(float))[:, None]

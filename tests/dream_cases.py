@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-import torch
+import pathdreamer_cases
 from pathdreamer_cases import TINY, painted_house
 
 from envs.indoor.house import generate_house
@@ -22,14 +22,8 @@ HOUSE = "house_test_000003"
 
 
 def tiny(awake: bool = True) -> Pathdreamer:
-    """Asleep it copies the nearest pixel into every hole; awake it makes things up."""
-    torch.manual_seed(0)
-    model = Pathdreamer(CONFIG)
-    if awake:
-        for part in (model.structure.head, model.image.head):
-            for parameter in part.parameters():
-                torch.nn.init.normal_(parameter, std=0.3)
-    return model.eval()
+    """See `pathdreamer_cases.tiny`; quick to load."""
+    return pathdreamer_cases.tiny(awake, CONFIG)
 
 
 @functools.cache

@@ -18,6 +18,7 @@ from world_models.pathdreamer.config import (
     StructureConfig,
 )
 from world_models.pathdreamer.inputs import GuidanceBatch
+from world_models.pathdreamer.model import Pathdreamer
 from world_models.pathdreamer.panoramas import House, PanoramaSet, Seen
 
 TINY = PathdreamerConfig(
@@ -194,3 +195,14 @@ def wake(module: nn.Module) -> None:
     torch.manual_seed(1)
     for parameter in module.parameters():
         nn.init.normal_(parameter, std=0.3)
+
+
+def tiny(awake: bool = True, config: PathdreamerConfig = TINY) -> Pathdreamer:
+    """Asleep it copies the nearest pixel into every hole; awake it makes things up."""
+    torch.manual_seed(0)
+    model = Pathdreamer(config)
+    if awake:
+        for head in (model.structure.head, model.image.head):
+            for parameter in head.parameters():
+                torch.nn.init.normal_(parameter, std=0.3)
+    return model.eval()

@@ -203,8 +203,15 @@ def test_a_study_in_houses_runs_and_what_is_done_is_not_done_again(
 
 @pytest.mark.parametrize(
     "words",
-    [["--houses", "3"], ["--houses", "10,20,5"], ["--arms", "psychic"], ["--workers", "0"]],
+    [
+        ["--houses", "3"],
+        ["--houses", "10,20,5"],
+        ["--arms", "psychic"],
+        ["--workers", "0"],
+        ["--split", "train"],
+        ["--predictability", "2"],
+    ],
 )
 def test_settings_of_houses_that_cannot_run_are_refused(words: list[str]) -> None:
-    with pytest.raises(ValueError, match=r"must|cannot"):
+    with pytest.raises(ValueError, match=r"must|cannot|houses of val or test"):
         main(["--world", "houses", *words])

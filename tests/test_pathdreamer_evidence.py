@@ -121,11 +121,13 @@ def test_a_memory_keeps_a_dreamed_place_as_it_was(data: PanoramaSet) -> None:
 
 def test_houses_are_rendered_once(tmp_path: Path) -> None:
     first = panoramas_of(tmp_path, "val", range(1), 0.5, SIZE)
-    stamp = (tmp_path / "val-0-1-p050-32" / "rgb.bin").stat().st_mtime_ns
+    stamp = (tmp_path / "g1-val-0-1-p050-32" / "rgb.bin").stat().st_mtime_ns
     again = panoramas_of(tmp_path, "val", range(1), 0.5, SIZE)
-    assert (tmp_path / "val-0-1-p050-32" / "rgb.bin").stat().st_mtime_ns == stamp
+    assert (tmp_path / "g1-val-0-1-p050-32" / "rgb.bin").stat().st_mtime_ns == stamp
     np.testing.assert_array_equal(first.semantic, again.semantic)
     assert first.houses[0][0] == "house_val_000000_p050"
+    with pytest.raises(ValueError, match="whole percent"):
+        panoramas_of(tmp_path, "val", range(1), 0.505, SIZE)
 
 
 @pytest.mark.learning

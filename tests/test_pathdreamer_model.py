@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from pathdreamer_cases import TINY, Arrays, make_guidance, painted_set
+from pathdreamer_cases import TINY, Arrays, make_guidance, painted_set, tiny
 
 from learning.checkpoint import CheckpointError
 from world_models.pathdreamer.batches import Example, Examples, WalkConfig, stack_guidance
@@ -20,16 +20,6 @@ from world_models.pathdreamer.model import (
 )
 from world_models.pathdreamer.panoramas import Seen
 from world_models.pathdreamer.rollouts import roll_out
-
-
-def tiny(awake: bool = True) -> Pathdreamer:
-    torch.manual_seed(0)
-    model = Pathdreamer(TINY)
-    if awake:
-        for head in (model.structure.head, model.image.head):
-            for parameter in head.parameters():
-                torch.nn.init.normal_(parameter, std=0.3)
-    return model.eval()
 
 
 def some_examples(count: int = 2, hops: tuple[int, int] = (1, 1)) -> list[Example]:

@@ -289,10 +289,7 @@ def test_two_processes_train_as_one(tmp_path: Path) -> None:
     subprocess.run(command, check=True, cwd=here.parent.parent, timeout=240, capture_output=True)
     spread = load_world_model(tmp_path / "two")
     for name, value in alone.state_dict().items():
-        # Adam makes a whole step of the rounding of a gradient that vanishes: of single weights.
-        off = (value - spread.state_dict()[name]).abs().flatten()
-        assert off.mean() < 1e-5, name
-        assert off.max() < 4 * config.lr, name
+        torch.testing.assert_close(value, spread.state_dict()[name], rtol=1e-2, atol=2e-4)
     rows = (tmp_path / "two" / "metrics.jsonl").read_text().splitlines()
     assert [json.loads(row)["step"] for row in rows] == [1, 2, 3, 4]
 

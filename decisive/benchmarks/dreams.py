@@ -14,6 +14,7 @@ import tyro
 from decisive import provenance, tables
 from decisive.arguments import Flag, OptionalText, check_writable, parse
 from decisive.progress import progress
+from decisive.statistics import group_draws
 from learning.atomic import write_file
 
 if TYPE_CHECKING:
@@ -136,9 +137,8 @@ def summarize(scored: Sequence[Sequence[WalkScores]]) -> list[dict[str, Any]]:
     """
     keys: list[Key] = list(dict.fromkeys(key for walk in scored[0] for key in walk.scores))
     houses = sorted({walk.house for walk in scored[0]})
-    rng = np.random.default_rng(0)
     n = len(houses)
-    draws = rng.multinomial(n, np.full(n, 1 / n), _RESAMPLES)
+    draws = group_draws(n, _RESAMPLES)
     rows = []
     for method, where, hop in sorted(keys, key=lambda key: (key[2], key[1], key[0])):
         by_model = [_by_house(walks, houses, (method, where, hop)) for walks in scored]

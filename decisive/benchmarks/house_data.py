@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from decisive.progress import progress
-from decisive.rendering import panoramas_of
+from decisive.rendering import panoramas_of, set_name
 from decisive.workers import process_pool
 from envs.indoor.categories import CATEGORIES
 from envs.indoor.graph import NavigationGraph
@@ -67,9 +67,8 @@ class HouseSet:
     @cached_property
     def lessons(self) -> tuple[Instruction, ...]:
         """Instructions; written if they are not there."""
-        percent = round(100 * self.predictability)
-        name = f"{self.split}-{self.walked}x{self.paths}-p{percent:03d}.json"
-        file = self.folder / "instructions" / name
+        name = set_name(self.split, range(self.walked), self.predictability)
+        file = self.folder / "instructions" / f"{name}-{self.paths}.json"
         if not file.exists():
             file.parent.mkdir(parents=True, exist_ok=True)
             write_file(file, json.dumps(self._write_lessons()).encode())

@@ -66,6 +66,13 @@ class HousePlan:
     dreamer_seconds: float = 600.0
     ranker_seconds: float = 400.0
 
+    def __post_init__(self) -> None:
+        """Refuse houses of the training, before anything is trained."""
+        if self.split not in ("val", "test"):
+            raise ValueError(f"arms walk in houses of val or test, got {self.split!r}")
+        if not 0 <= self.predictability <= 1:
+            raise ValueError(f"predictability must be in [0, 1], got {self.predictability}")
+
 
 class HouseStudy:
     """A world model and a ranker of one seed, in houses of one predictability."""

@@ -90,6 +90,7 @@ class Arguments:
         known = self.all_arms
         if set(self.chosen) - set(known):
             raise ValueError(f"arms must be of {', '.join(known)}, got {self.arms!r}")
+        self.plan()  # refuses what no study can do
 
     @property
     def all_arms(self) -> tuple[str, ...]:

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from decisive import tables
+from decisive.statistics import resampled_means
 
 MEASURES = ("success", "spl", "navigation_error", "oracle_success", "ndtw", "sdtw", "cls")
 _RESAMPLES = 2000
@@ -35,12 +36,11 @@ def compare(results: Mapping[tuple[str, int], Mapping[str, Any]], arms: Sequence
         ValueError: if arms did not walk the same instructions.
     """
     values, groups = _values(results, arms)
-    draws = _draws(groups)
     found: dict[str, Any] = {}
     success = {arm: values[arm][:, :, 0].mean(0) for arm in arms}
     for arm in arms:
         means = values[arm].mean(0)
-        spread = np.quantile(_resampled(means, groups, draws), (0.025, 0.975), axis=0)
+        spread = np.quantile(_resampled(means, groups), (0.025, 0.975), axis=0)
         entry: dict[str, Any] = {"episodes": len(means), "seeds": len(values[arm])}
         for k, name in enumerate(MEASURES):
             entry[name] = float(means[:, k].mean())
@@ -49,7 +49,7 @@ def compare(results: Mapping[tuple[str, int], Mapping[str, Any]], arms: Sequence
         if arm != arms[0]:
             gain = (success[arm] - success[arms[0]])[:, None]
             entry["gain"] = float(gain.mean())
-            interval = np.quantile(_resampled(gain, groups, draws)[:, 0], (0.025, 0.975))
+            interval = np.quantile(_resampled(gain, groups)[:, 0], (0.025, 0.975))
             entry["gain_ci95"] = interval.tolist()
         found[arm] = entry
     low, high = found[arms[-1]]["gain_ci95"]
@@ -57,7 +57,7 @@ def compare(results: Mapping[tuple[str, int], Mapping[str, Any]], arms: Sequence
         found[arm] |= {"share_of_gap": None, "share_of_gap_ci95": None}
         if low > 0 or high < 0:
             both = np.stack([success[name] - success[arms[0]] for name in (arm, arms[-1])], axis=1)
-            share = np.divide(*_resampled(both, groups, draws).T)
+            share = np.divide(*_resampled(both, groups).T)
             found[arm]["share_of_gap"] = found[arm]["gain"] / found[arms[-1]]["gain"]
             found[arm]["share_of_gap_ci95"] = np.quantile(share, (0.025, 0.975)).tolist()
     return found
@@ -98,7 +98,7 @@ def _points(gain: float | None, interval: Sequence[float] | None) -> str:
 
 def _values(
     results: Mapping[tuple[str, int], Mapping[str, Any]], arms: Sequence[str]
-) -> tuple[dict[str, NDArray[np.float64]], NDArray[np.intp]]:
+) -> tuple[dict[str, NDArray[np.float64]], list[str]]:
     """`(seeds, episodes, measures)` by arm, and the path of each episode."""
     first = next(iter(results.values()))["per_episode"]
     names = [row["instr_id"] for row in first]
@@ -115,21 +115,9 @@ def _values(
         )
         for arm in arms
     }
-    groups = np.unique([row["path_id"] for row in first], return_inverse=True)[1]
-    return values, groups
+    return values, [row["path_id"] for row in first]
 
 
-def _draws(groups: NDArray[np.intp]) -> NDArray[np.float64]:
-    """`(resamples, paths)` how often each path is drawn."""
-    n = int(groups.max()) + 1
-    rng = np.random.default_rng(0)
-    return rng.multinomial(n, np.full(n, 1.0 / n), _RESAMPLES).astype(float)
-
-
-def _resampled(
-    values: NDArray[np.float64], groups: NDArray[np.intp], draws: NDArray[np.float64]
-) -> NDArray[np.float64]:
+def _resampled(values: NDArray[np.float64], paths: Sequence[str]) -> NDArray[np.float64]:
     """`(resamples, M)` means of `(N, M)` values, paths drawn whole."""
-    sums = np.zeros((draws.shape[1], values.shape[1]))
-    np.add.at(sums, groups, values)
-    return (draws @ sums) / (draws @ np.bincount(groups).astype(float))[:, None]
+    return resampled_means(values, paths, _RESAMPLES)

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from rich.table import Table
 
 from decisive import tables
-from decisive.statistics import wilson_interval
+from decisive.statistics import resampled_means, wilson_interval
 from envs.indoor.metrics import PathScores
 
 MEANS = (
@@ -84,14 +84,7 @@ def summarize(walks: Sequence[Walk]) -> dict[str, Any]:
 
 def _bootstrap(values: NDArray[np.float64], groups: Sequence[str]) -> NDArray[np.float64]:
     """Percentile intervals `(2, M)` of the means of `(N, M)` values, groups drawn whole."""
-    names, group = np.unique(np.array(groups), return_inverse=True)
-    sums = np.zeros((len(names), values.shape[1]))
-    np.add.at(sums, group, values)
-    sizes = np.bincount(group).astype(float)
-    share = np.full(len(names), 1.0 / len(names))
-    draws = np.random.default_rng(0).multinomial(len(names), share, _RESAMPLES).astype(float)
-    means = (draws @ sums) / (draws @ sizes)[:, None]
-    return np.quantile(means, (0.025, 0.975), axis=0)
+    return np.quantile(resampled_means(values, groups, _RESAMPLES), (0.025, 0.975), axis=0)
 
 
 def results_table(results: Mapping[str, Any], title: str) -> Table:

@@ -82,13 +82,16 @@ ROS_FILES = [
 # Programs among the modules of ros_nodes. What takes seconds to load goes by `start`, which heeds
 # signals from the first moment.
 NODES = {
+    "navigator": "start:navigator",
     "object_poses": "start:object_poses",
     "policy": "start:policy",
     "recorder": "recorder:main",
     "safety_gate": "start:safety_gate",
+    "sim_base": "start:sim_base",
     "sim_robot": "start:sim_robot",
     "teleop_gamepad": "teleop_gamepad:main",
     "teleop_keyboard": "teleop_keyboard:main",
+    "world_model": "start:world_model",
 }
 
 COMMANDS = ["decisive=decisive.cli:main"]

@@ -22,8 +22,9 @@ from agents.vln.places import Array as Views
 from agents.vln.places import GraphPlace
 from decisive import provenance
 from decisive.benchmarks.house_data import HouseSet
-from decisive.benchmarks.house_guesses import Guesser, within
+from decisive.benchmarks.house_guesses import within
 from decisive.benchmarks.house_oracle import seen_rooms
+from decisive.guesses import Guesser
 from envs.indoor.room_types import PURPOSES, TypeModel
 from world_models.pathdreamer.model import Pathdreamer, load_world_model
 from world_models.pathdreamer.places import fit_room_model
@@ -55,6 +56,8 @@ def gather(houses: HouseSet, model: Pathdreamer, samples: int) -> list[Case]:
         types = TypeModel(house.plan, house.predictability)
         doors = {room: {"door": house.rooms[room].signs["door"]} for room in types.rooms}
         rng = np.random.default_rng(house.seed)
+        guided = Guesser.of_house(data, span)
+        dreams = Guesser.of_house(data, span, model, samples)
         for _ in range(PLACES):
             path = [int(rng.integers(len(graph)))]
             for _ in range(int(rng.integers(0, 3))):
@@ -75,10 +78,8 @@ def gather(houses: HouseSet, model: Pathdreamer, samples: int) -> list[Case]:
                 Case(
                     PURPOSES.index(house.rooms[rooms[goal]].purpose),
                     {
-                        "guidance": Guesser(data, span)(place, path, [goal]).views[:, 0],
-                        "model": Guesser(data, span, model, samples)(place, path, [goal]).views[
-                            :, 0
-                        ],
+                        "guidance": guided(place, path, [goal]).views[:, 0],
+                        "model": dreams(place, path, [goal]).views[:, 0],
                         "truth": truth[None, goal],
                     },
                     {

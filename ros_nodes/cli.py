@@ -18,7 +18,7 @@ from learning.atomic import write_file
 from ros_nodes.graph import GRAPHS, find_graph
 from ros_nodes.installation import require
 
-USAGE = """usage: decisive ros doctor|up|demo|bag ...
+USAGE = """usage: decisive ros doctor|up|demo|walk|bag ...
 
 The same policy as ROS 2 nodes: a simulator or a robot, the policy, and a safety gate that is the
 only one to command it. Needs a sourced ROS 2 Jazzy, or the extra `ros` (wheels from pip).
@@ -26,6 +26,7 @@ only one to command it. Needs a sourced ROS 2 Jazzy, or the extra `ros` (wheels 
 Examples:
   decisive ros doctor
   decisive ros demo --episodes 10
+  decisive ros walk --house house_test_000003
   decisive ros up sim_insertion
   decisive ros bag export push-diverse-v0 bags/push
   ros2 launch decisive sim_insertion.launch.py     (with a sourced ROS 2)
@@ -118,6 +119,36 @@ class Demo:
     """Print one JSON object instead of a table."""
 
 
+@dataclass(frozen=True)
+class Walk:
+    """A base follows instructions through a procedural house, as four processes over DDS.
+
+    The navigator looks ahead in a world model; its commands pass the safety gate. Beside it the
+    same instructions without ROS, from viewpoint to viewpoint. Real time: a walk takes half a
+    minute.
+
+    Examples:
+      decisive ros walk
+      decisive ros walk --house house_test_000003 --walks 10 --json
+      decisive ros walk --model "" --param navigator.horizon=1
+    """
+
+    house: str = "house_test_000000"
+    """Name of a procedural house."""
+    walks: int = 3
+    """How many of its instructions."""
+    model: str = "pathdreamer-houses"
+    """World model: shipped name or folder; empty for none."""
+    seed: int = 0
+    """Seed of the instructions."""
+    parameters: Parameters = ()
+    """Parameter of a node, such as navigator.speed=0.4; give --param once for each."""
+    out: OptionalFile = None
+    """Write the results as JSON."""
+    json: Flag = False
+    """Print one JSON object instead of a table."""
+
+
 def main(argv: Sequence[str]) -> int:
     """Run the verb."""
     if not argv or argv[0] in ("-h", "--help"):
@@ -129,6 +160,7 @@ def main(argv: Sequence[str]) -> int:
         "doctor": _doctor,
         "up": _up,
         "demo": _demo,
+        "walk": _walk,
         "bag": _bag,
     }
     if argv[0] not in verbs:
@@ -287,6 +319,44 @@ def _demo(argv: Sequence[str]) -> int:
         )
     )
     tables.show(_verdict(answer))
+    return 0
+
+
+def _walk(argv: Sequence[str]) -> int:
+    arguments = parse(Walk, argv, "ros walk")
+    if arguments.walks < 1 or arguments.seed < 0:
+        raise ValueError("there must be at least one walk, and a seed that is not negative")
+    parameters = read_parameters(arguments.parameters)
+    out = None if arguments.out is None else check_writable(arguments.out)
+    require()
+    from ros_nodes.walks import WalksConfig, run_walks
+
+    answer = run_walks(
+        WalksConfig(arguments.house, arguments.walks, arguments.model, arguments.seed, parameters)
+    )
+    text = json.dumps(answer, indent=2)
+    if out is not None:
+        write_file(out, f"{text}\n".encode())
+    if arguments.json:
+        print(text)
+        return 0
+    for row in answer["ros"]["per_episode"]:
+        tables.show(f'"{row["instruction"]}"')
+        tables.show(
+            f"  asked {row['asked']}, went {row['path']}: {row['why']}, "
+            f"{row['navigation_error']:.1f} m from the goal"
+        )
+    rows = [
+        (name, str(arguments.walks), tables.percent(*_rate(answer[key])))
+        for name, key in (("through ROS 2", "ros"), ("direct", "direct"))
+    ]
+    header = ("walks", "number", "success % [95% CI]")
+    tables.show(tables.plain_table(header, rows, arguments.house))
+    gate = answer["gate"]
+    tables.show(
+        f"{answer['equal']} of {arguments.walks} walks visited the same viewpoints; safety gate: "
+        f"{gate['passed']} commands passed, {gate['changed']} changed, {gate['stops']} stops"
+    )
     return 0
 
 

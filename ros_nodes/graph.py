@@ -71,6 +71,15 @@ def _arm(doc: str, kind: str, command: str, tool: str) -> Graph:
     )
 
 
+def _guided(**remap: str) -> tuple[NodeSpec, ...]:
+    """The nodes that lead a base, and what the gate's topics are called."""
+    return (
+        NodeSpec("world_model", {"path": "plan"}),
+        NodeSpec("navigator"),
+        NodeSpec("safety_gate", {"tool_pose": "base_pose", **remap}),
+    )
+
+
 _TCP = "tcp_pose_broadcaster/pose"
 _TRIO = (NodeSpec("sim_robot"), NodeSpec("policy"), NodeSpec("safety_gate"))
 
@@ -92,6 +101,14 @@ GRAPHS: dict[str, Graph] = {
         "simulated cell driven by gamepad or keyboard, and recorded", "recorder.yaml",
         (NodeSpec("sim_robot"), NodeSpec("safety_gate"), NodeSpec("recorder"),
          NodeSpec("teleop_gamepad")),
+    ),
+    "sim_navigation": Graph(
+        "a base in a procedural house follows instructions, ahead in a world model",
+        "sim_navigation.yaml", (NodeSpec("sim_base"), *_guided()),
+    ),
+    "hardware_navigation": Graph(
+        "a base with a panoramic camera and a map follows instructions", "hardware_navigation.yaml",
+        _guided(**{"robot/command": "cmd_vel"}),
     ),
     "hardware_servo": _arm(
         "an arm by MoveIt Servo: velocities of the tool", "servo", "servo_node/delta_twist_cmds",

@@ -18,6 +18,7 @@ TEXT = "std_msgs/msg/String"
 TRIGGER = "std_srvs/srv/Trigger"
 SWITCH = "std_srvs/srv/SetBool"
 DIAGNOSTICS = "diagnostic_msgs/msg/DiagnosticArray"
+PATH = "nav_msgs/msg/Path"
 COMMANDS = (
     "geometry_msgs/msg/TwistStamped",
     "trajectory_msgs/msg/JointTrajectory",
@@ -48,6 +49,19 @@ def _out(name: str, types: str | tuple[str, ...], doc: str) -> Interface:
 
 def _in(name: str, types: str | tuple[str, ...], doc: str) -> Interface:
     return Interface("subscribes", name, (types,) if isinstance(types, str) else types, doc)
+
+
+def _panorama(way: Way, topic: str, doc: str) -> tuple[Interface, ...]:
+    kinds = {
+        "color/image_raw": (IMAGE, "rgb8"),
+        "depth/image_raw": (IMAGE, "32FC1 in m along the ray"),
+        "semantic/image_raw": (IMAGE, "mono8, ids of mpcat40"),
+        "pose": (POSE, "of the camera, level"),
+    }
+    return tuple(
+        Interface(way, f"{topic}/{end}", (kind,), f"{doc}: {words}")
+        for end, (kind, words) in kinds.items()
+    )
 
 
 def _service(name: str, kind: str, doc: str) -> Interface:
@@ -130,6 +144,36 @@ INTERFACES: dict[str, tuple[Interface, ...]] = {
         _service("~/stop", TRIGGER, "ends it and keeps it"),
         _service("~/discard", TRIGGER, "ends it and forgets it"),
         _service("~/save", TRIGGER, "writes the data set"),
+    ),
+    "sim_base": (
+        _in("robot/command", COMMANDS[0], "forward speed and rate of turning, in the base's frame"),
+        _out("base_pose", POSE, "of the base on the floor"),
+        _out("odom", "nav_msgs/msg/Odometry", "the same, with its velocity"),
+        *_panorama("publishes", "panorama", "what the camera sees"),
+        _out("graph", TEXT, "JSON `scan` and `connectivity`, the list of a Matterport3D graph; "
+             "latched"),
+        _service("~/reset", TRIGGER, "puts the base at the parameters `viewpoint` and `yaw`"),
+    ),
+    "world_model": (
+        *_panorama("subscribes", "panorama", "what was really seen"),
+        _in("path", PATH, "poses to predict, on the floor: the camera keeps its height"),
+        *_panorama("publishes", "predicted", "what would be seen"),
+        _out("predicted/points", "sensor_msgs/msg/PointCloud2",
+             "x y z rgb class of what was seen and predicted; latched"),
+        _out("/diagnostics", DIAGNOSTICS, "counts and times; 1 Hz"),
+        _service("~/reset", TRIGGER, "forgets what was seen"),
+    ),
+    "navigator": (
+        _in("instruction", TEXT, "where to go, in words"),
+        _in("base_pose", POSE, "of the base on the floor"),
+        *_panorama("subscribes", "panorama", "what the camera sees"),
+        _in("graph", TEXT, "JSON `scan` and `connectivity`, where the parameter `graph` is empty"),
+        _out("plan", PATH, "viewpoints ahead, the present one first; latched"),
+        _out("policy/command", COMMANDS[0], "for the gate: forward speed and rate of turning"),
+        _out("policy/inference", "sensor_msgs/msg/TimeReference", "stamp of the pose behind it"),
+        _out("~/state", TEXT, "JSON `state`, `why`, `instruction`, `viewpoints`; latched"),
+        _out("/diagnostics", DIAGNOSTICS, "counts and times; 1 Hz"),
+        _service("~/cancel", TRIGGER, "stands still, and forgets the errand"),
     ),
     "teleop_keyboard": (
         _out("policy/command", COMMANDS[0], "velocities, in place of a policy's"),

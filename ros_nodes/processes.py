@@ -85,7 +85,7 @@ class Processes:
         Returns:
             Exit status by name; -9 of one that had to be killed.
         """
-        order = sorted(self.running, key=lambda name: name == "sim_robot")
+        order = sorted(self.running, key=lambda name: name.startswith("sim_"))
         for name in order:
             process = self.running[name]
             if process.poll() is None:

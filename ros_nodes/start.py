@@ -56,5 +56,20 @@ def object_poses() -> int:
     return start("object_poses")
 
 
+def sim_base() -> int:
+    """Run the simulated base."""
+    return start("sim_base")
+
+
+def world_model() -> int:
+    """Run the world model."""
+    return start("world_model")
+
+
+def navigator() -> int:
+    """Run the navigator."""
+    return start("navigator")
+
+
 if __name__ == "__main__":
     raise SystemExit(start(sys.argv.pop(1)))

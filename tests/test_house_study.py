@@ -11,9 +11,10 @@ import torch
 from agents.vln.places import GraphPlace, Imagined
 from agents.vln.views import view_features
 from decisive.benchmarks.house_data import FEATURES, HouseSet, graph_of
-from decisive.benchmarks.house_guesses import DREAMED, GUIDED, Guesser, RecordedPlace, within
+from decisive.benchmarks.house_guesses import RecordedPlace, within
 from decisive.benchmarks.house_oracle import CONFIDENCE, Oracle, bank_of, seen_rooms
 from decisive.benchmarks.navigation import main
+from decisive.guesses import DREAMED, GUIDED, Guesser
 from decisive.rendering import draw_house
 from envs.indoor.categories import CATEGORIES
 from envs.indoor.house import House, generate_house
@@ -79,7 +80,7 @@ def test_the_guidance_arm_sees_what_was_projected_and_no_more(
     data: PanoramaSet, span: range, place: GraphPlace
 ) -> None:
     near = place.neighbors(0)[0]
-    found = Guesser(data, span)(place, [0], [near])
+    found = Guesser.of_house(data, span)(place, [0], [near])
     guidance = make_guidance([data.seen(span[0])], data.positions[span[near]])
     expected = view_features(guidance.semantic, guidance.depth, N, guidance.valid)
     np.testing.assert_array_equal(found.views[0, 0], expected)
@@ -91,15 +92,15 @@ def test_ideas_of_a_place_differ_and_stay_when_asked_again_or_in_company(
     data: PanoramaSet, span: range, place: GraphPlace, dreamer: Pathdreamer
 ) -> None:
     near = within(place._neighbors, 0, 2)[:3]
-    alone = Guesser(data, span, dreamer, 3)(place, [0], near[1:2])
-    guesser = Guesser(data, span, dreamer, 3)
+    alone = Guesser.of_house(data, span, dreamer, 3)(place, [0], near[1:2])
+    guesser = Guesser.of_house(data, span, dreamer, 3)
     together = guesser(place, [0], near)
     assert together.views.shape == (3, 3, 12, len(FEATURES))
     np.testing.assert_allclose(together.views[:, 1], alone.views[:, 0], atol=1e-5)
     np.testing.assert_array_equal(guesser(place, [0], near).views, together.views)
     assert np.abs(together.views[0] - together.views[1]).max() > 1e-3
     assert (together.confidence == np.float32(DREAMED)).all()
-    other = Guesser(data, span, dreamer, 3, seed=1)(place, [0], near)
+    other = Guesser.of_house(data, span, dreamer, 3, seed=1)(place, [0], near)
     assert np.abs(other.views - together.views).max() > 1e-3
 
 

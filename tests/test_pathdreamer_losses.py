@@ -10,6 +10,8 @@ from torch.distributions import Normal
 from torch.distributions import kl_divergence as torch_kl
 
 from world_models.pathdreamer.losses import (
+    HALF_SHOWN,
+    VOID,
     LossConfig,
     adversarial_loss,
     class_weights,
@@ -19,7 +21,9 @@ from world_models.pathdreamer.losses import (
     kl_divergence,
     latent_loss,
     semantic_loss,
+    shown_classes,
     structure_loss,
+    summary_loss,
 )
 from world_models.pathdreamer.scores import StructureScores
 from world_models.pathdreamer.structure import Gaussian, Structure
@@ -99,6 +103,28 @@ def test_a_channel_beyond_its_free_share_costs_all_it_holds() -> None:
     prior = Gaussian(torch.zeros(1, 2, 1, 1), torch.zeros(1, 2, 1, 1))
     posterior = Gaussian(torch.tensor([2.0, 0.1]).view(1, 2, 1, 1), prior.log_variance)
     assert latent_loss(posterior, prior, 0.05) == pytest.approx(2.0 + 0.05)
+
+
+def test_what_a_panorama_shows_counts_by_solid_angle() -> None:
+    semantic = torch.zeros(1, 4, 8, dtype=torch.int64)
+    semantic[:, 0] = 1  # the uppermost of four rows: 1 - sin(45 deg), of 2
+    semantic[:, 2, :4] = 2  # half of the row below the horizon: sin(45 deg) / 2, of 2
+    shown = shown_classes(semantic, 4)[0]
+    top, low = (1 - math.sqrt(0.5)) / 2, math.sqrt(0.5) / 4
+    assert shown[1].item() == pytest.approx(top / (top + HALF_SHOWN), rel=1e-5)
+    assert shown[2].item() == pytest.approx(low / (low + HALF_SHOWN), rel=1e-5)
+    assert shown[3] == 0
+
+
+def test_a_summary_costs_least_where_it_tells_the_truth_and_void_costs_nothing() -> None:
+    semantic = torch.randint(0, 5, (2, 8, 16))
+    truth = shown_classes(semantic, 5)
+    told = torch.logit(truth.clamp(1e-6, 1 - 1e-6))
+    least = summary_loss(told, semantic)
+    assert summary_loss(told + 0.3, semantic) > least
+    other = told.clone()
+    other[:, VOID] += 5.0
+    assert summary_loss(other, semantic) == least
 
 
 def test_the_structure_loss_is_the_weighted_sum_of_its_parts() -> None:

@@ -252,7 +252,9 @@ def structure_sum(net: StructureGenerator, guidance: GuidanceBatch, truth: Guida
     seen = net(guidance, torch.randn(net.latent_shape(len(guidance), *guidance.size)), truth=truth)
     assert seen.posterior is not None
     spread = [part.square().mean() for part in (seen.prior.mean, seen.prior.log_variance)]
-    return (seen.logits * torch.randn_like(seen.logits)).mean() + seen.depth.mean() + sum(spread)
+    told = 0.0 if seen.shown is None else seen.shown.square().mean()
+    logits = (seen.logits * torch.randn_like(seen.logits)).mean()
+    return logits + seen.depth.mean() + sum(spread) + told
 
 
 @pytest.mark.parametrize("config", [TINY, SIZES["small"]], ids=["tiny", "small"])
@@ -271,6 +273,21 @@ def test_every_parameter_receives_a_gradient(config: PathdreamerConfig) -> None:
     scales = judge(truth.rgb, truth.semantic, truth.depth)
     torch.stack([scale[-1].square().mean() for scale in scales]).sum().backward()
     assert not missing(judge)
+
+
+def test_the_summary_alone_is_what_a_prediction_tells_and_reaches_the_pixels() -> None:
+    torch.manual_seed(0)
+    net = StructureGenerator(SIZES["small"]).eval()
+    wake(net.head)
+    guidance = some_guidance(2)
+    found = net(guidance)
+    assert torch.equal(net.shown(guidance), found.shown)
+    assert found.shown.shape == (2, SIZES["small"].n_classes)
+    # Another idea of the room is another picture everywhere.
+    net.summary.body[-2].bias.data += 3.0
+    assert (net(guidance).logits - found.logits).abs().amax(dim=(1, 2, 3)).min() > 0
+    with pytest.raises(ValueError, match="no summary"):
+        StructureGenerator(TINY).shown(guidance)
 
 
 def test_at_the_very_first_step_the_heads_receive_a_gradient() -> None:

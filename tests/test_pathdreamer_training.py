@@ -185,6 +185,31 @@ def test_the_discriminator_acts_from_its_time_on(tmp_path: Path) -> None:
     assert acting == [False, False, True, True]
 
 
+def test_the_summary_is_learned_first_and_alone(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    model = Pathdreamer(replace(TINY, structure=replace(TINY.structure, summary=8)))
+    before = {name: value.clone() for name, value in model.structure.state_dict().items()}
+    config = replace(QUICK, summary_until=1.0, parts=("structure",), weight_decay=0.0, steps=3)
+    data = painted_set(0, 3, 16)
+    result = train_pathdreamer(
+        model, data, config, tmp_path / "first", make_guidance, progress=False
+    )
+    changed = {
+        name.split(".")[0]
+        for name, value in model.structure.state_dict().items()
+        if not torch.equal(value, before[name])
+    }
+    assert changed == {"classes", "encoder", "summary"}
+    assert "semantic" not in result.history[0]
+    config = replace(QUICK, summary_until=0.5, parts=("structure",))
+    model = Pathdreamer(model.config)
+    result = train_pathdreamer(
+        model, data, config, tmp_path / "then", make_guidance, progress=False
+    )
+    assert ["semantic" in row for row in result.history] == [False, False, True, True]
+    assert all("summary" in row for row in result.history)
+
+
 def test_roll_outs_begin_at_their_time(tmp_path: Path) -> None:
     seen: list[int] = []
 

@@ -20,6 +20,7 @@ FILES = sorted((ROOT / "launch").glob("*.launch.py"))
 CHOICES = {
     "sim_insertion": ("", ("",)),
     "hardware_arm": ("arm_controller", ("servo", "trajectory", "positions")),
+    "navigation": ("base", ("sim", "hardware")),
 }
 CASES = [
     (path, argument, word)
@@ -110,7 +111,10 @@ def nodes_of(description, **arguments):
 
 
 def graph_name(path: Path, word: str) -> str:
-    return f"hardware_{word}" if word else path.name.removesuffix(".launch.py")
+    stem = path.name.removesuffix(".launch.py")
+    if stem == "navigation":
+        return f"{word}_navigation"
+    return f"hardware_{word}" if word else stem
 
 
 def test_every_launch_file_is_tested():
@@ -192,8 +196,9 @@ def test_graph_names_existing_files_and_only_the_gate_commands(name):
 def test_only_simulation_has_exact_poses():
     for name, graph in GRAPHS.items():
         nodes = [node.name for node in graph.nodes]
-        if name.startswith("hardware"):
-            assert "sim_robot" not in nodes
+        if name == "hardware_navigation":
+            assert nodes == ["world_model", "navigator", "safety_gate"]
+        elif name.startswith("hardware"):
             assert nodes == ["object_poses", "policy", "safety_gate"]
 
 

@@ -192,6 +192,9 @@ CASES = {
     ],
     "teleop_keyboard": [{}],
     "teleop_gamepad": [{}],
+    "sim_base": [{}],
+    "world_model": [{}],
+    "navigator": [{}],
 }
 """Settings with which each node, taken together, opens all its topics."""
 
@@ -283,7 +286,7 @@ def test_security_lets_only_the_gate_command_a_robot():
     policy = ElementTree.fromstring(parameter_table.sros2_policy())
     commands = {n.remap.get("robot/command") for g in GRAPHS.values() for n in g.nodes}
     commands = {"robot/command", *commands} - {None}
-    assert len(commands) == 4
+    assert len(commands) == 5
     allowed = {
         profile.attrib["node"]
         for profile in policy.iter("profile")

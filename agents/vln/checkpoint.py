@@ -7,9 +7,12 @@ from typing import Any
 
 from agents.vln.ranker import PathRanker, RankerConfig
 from agents.vln.vocabulary import Vocabulary
-from learning.checkpoint import load_module, save_checkpoint
+from learning.checkpoint import find_shipped, list_checkpoints, load_module, save_checkpoint
 
 METHOD = "vln-ranker"
+
+CHECKPOINTS = Path(__file__).parent / "checkpoints"
+"""Where the shipped ones lie."""
 
 
 @dataclass(frozen=True)
@@ -55,12 +58,13 @@ def save_ranker(folder: str | Path, saved: SavedRanker, card: str) -> None:
     save_checkpoint(folder, document, saved.ranker.state_dict(), card)
 
 
-def load_ranker(folder: str | Path) -> SavedRanker:
-    """Read a checkpoint folder.
+def load_ranker(path_or_name: str | Path) -> SavedRanker:
+    """Read a checkpoint folder, or a shipped ranker.
 
     Raises:
         CheckpointError: one line saying what is missing or broken, or that it holds another method.
     """
+    folder = find_shipped(path_or_name, list_checkpoints(CHECKPOINTS), "path ranker")
     ranker, document = load_module(folder, _build, METHOD)
     vocabulary, features = _read_spec(document["spec"])
     return SavedRanker(ranker, vocabulary, features, document["training"])

@@ -68,6 +68,18 @@ class Ranked:
             shares[hop] = shares.get(hop, 0.0) + probability
         return shares
 
+    def choice(self) -> int | None:
+        """The first hop in which most probability meets; None where that is to stop."""
+        shares = self.first_hops()
+        hop = max(shares, key=lambda viewpoint: shares[viewpoint])
+        return None if hop == self.branches.path(0)[-1] else hop
+
+    def path_by(self, hop: int) -> list[int]:
+        """The most probable path that begins with a hop, the present viewpoint first."""
+        paths = [self.branches.path(int(node)) for node in self.branches.leaf_nodes]
+        on = [leaf for leaf, path in enumerate(paths) if path[1:2] == [hop]]
+        return paths[max(on, key=lambda leaf: float(self.probabilities[leaf]))]
+
 
 @dataclass(frozen=True)
 class Walk:
@@ -137,7 +149,7 @@ class Navigator:
 
     def choose(self, errand: Errand) -> int | None:
         """Neighbour to go to; None to stop."""
-        return _choice(self.rank([errand])[0], errand)
+        return self.rank([errand])[0].choice()
 
     def walk(self, errand: Errand) -> Walk:
         """Follow an instruction to its end."""
@@ -166,9 +178,9 @@ class Navigator:
         ranked = self.rank(now)
         seconds = (time.perf_counter() - before) / len(chosen)
         on = []
-        for k, errand, found in zip(chosen, now, ranked, strict=True):
+        for k, found in zip(chosen, ranked, strict=True):
             walks[k].seconds.append(seconds)
-            hop = _choice(found, errand)
+            hop = found.choice()
             if hop is None:
                 walks[k] = replace(walks[k], stopped=True)
             else:
@@ -191,13 +203,6 @@ class Navigator:
             ranked.append(Ranked(ahead, probabilities))
             start += size
         return ranked
-
-
-def _choice(ranked: Ranked, errand: Errand) -> int | None:
-    """The first hop in which most probability meets; None where that is to stop."""
-    shares = ranked.first_hops()
-    hop = max(shares, key=lambda viewpoint: shares[viewpoint])
-    return None if hop == errand.history[-1] else hop
 
 
 def _best_prefixes(ranked: Ranked, beam: int) -> frozenset[tuple[int, ...]]:

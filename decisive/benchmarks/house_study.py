@@ -238,14 +238,14 @@ class HouseStudy:
 
     def _dream(self, arm: str, houses: HouseSet, scan: str, samples: int) -> Dream:
         """What an arm guesses in a house."""
-        from decisive.benchmarks.house_guesses import Guesser
         from decisive.benchmarks.house_oracle import Oracle, seen_rooms
+        from decisive.guesses import Guesser
 
         data, span = houses.panoramas, houses.spans[scan]
         if arm == "guidance":
-            return Guesser(data, span)
+            return Guesser.of_house(data, span)
         if arm == "pathdreamer":
-            return Guesser(data, span, self.dreamer, samples, self.seed)
+            return Guesser.of_house(data, span, self.dreamer, samples, self.seed)
         if arm == "oracle":
             house, views = houses.house(scan), self._plain_place(houses, scan).views
             rooms = seen_rooms(house, data, span)

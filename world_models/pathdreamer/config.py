@@ -29,6 +29,8 @@ class StructureConfig:
         latent: channels of the noise at each cell of the bottleneck.
         detail: channels of the paths at full resolution.
         colours: whether it sees colours too: the style of a door tells what is behind it.
+        summary: channels of a summary of the whole panorama, from which the classes that it shows
+            are told and which the decoder sees everywhere; 0 leaves it out.
     """
 
     embedding: int = 8
@@ -44,10 +46,11 @@ class StructureConfig:
     latent: int = 16
     detail: int = 24
     colours: bool = True
+    summary: int = 0
 
     def __post_init__(self) -> None:
         """Refuse what no network can have."""
-        _check_counts(self, optional=("embedding", "latent"))
+        _check_counts(self, optional=("embedding", "latent", "summary"))
         if self.stem_kernel % 2 == 0:
             raise ValueError(f"stem_kernel must be odd, got {self.stem_kernel}")
 
@@ -234,7 +237,7 @@ def _check_counts(config: Any, optional: tuple[str, ...] = ()) -> None:
 
 
 SIZES: dict[str, PathdreamerConfig] = {
-    "small": PathdreamerConfig(),
+    "small": PathdreamerConfig(structure=StructureConfig(summary=64)),
     "base": PathdreamerConfig(
         height=128,
         structure=StructureConfig(
@@ -248,6 +251,7 @@ SIZES: dict[str, PathdreamerConfig] = {
             code=128,
             latent=32,
             detail=32,
+            summary=128,
         ),
         image=ImageConfig(
             embedding=16,

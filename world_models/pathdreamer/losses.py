@@ -17,6 +17,9 @@ from world_models.pathdreamer.structure import Gaussian, Structure
 VOID = 0
 """Id of pixels that have no label: they are neither learned nor scored."""
 
+HALF_SHOWN = 0.01
+"""Share of the solid angle at which a class counts as half shown."""
+
 
 @dataclass(frozen=True)
 class LossConfig:
@@ -28,6 +31,7 @@ class LossConfig:
         kl: of a nat of the latent at one cell. A cell covers 256 pixels (1024 with pooling), and
             the other losses are means over pixels: 1/256 would be the evidence lower bound.
         free_nats: what every channel of the latent may hold at a cell at no cost.
+        summary: of the classes that the summary tells, summed over them.
         colour: of the absolute colour error, colours being in [0, 1].
         adversarial: of the hinge loss; 0 trains without a discriminator.
         feature_matching: of the distance between the discriminator's features.
@@ -37,6 +41,7 @@ class LossConfig:
     depth: float = 1.0
     kl: float = 0.002
     free_nats: float = 0.25
+    summary: float = 0.1
     colour: float = 10.0
     adversarial: float = 0.1
     feature_matching: float = 1.0
@@ -84,6 +89,37 @@ def semantic_loss(logits: Tensor, semantic: Tensor, weights: Tensor) -> Tensor:
     """
     total = F.cross_entropy(logits, semantic, weights, ignore_index=VOID, reduction="sum")
     return total / semantic.numel()
+
+
+def shown_classes(semantic: Tensor, n_classes: int) -> Tensor:
+    """How much of each class panoramas show, from 0 to 1.
+
+    Args:
+        semantic: `(B, H, W)` int64.
+        n_classes: K.
+
+    Returns:
+        `(B, K)`: `s / (s + HALF_SHOWN)` of a class's share s of the solid angle.
+    """
+    batch, height, width = semantic.shape
+    edges = torch.linspace(0.5, -0.5, height + 1, device=semantic.device).mul(torch.pi).sin()
+    weight = ((edges[:-1] - edges[1:]) / (2 * width))[:, None].expand(height, width)
+    share = torch.zeros(batch, n_classes, device=semantic.device)
+    share.scatter_add_(1, semantic.flatten(1), weight.flatten().expand(batch, -1))
+    return share / (share + HALF_SHOWN)
+
+
+def summary_loss(shown: Tensor, semantic: Tensor) -> Tensor:
+    """Cross-entropy of what a summary says a panorama shows, summed over the classes.
+
+    Args:
+        shown: `(B, K)` logits.
+        semantic: `(B, H, W)` true ids; void is not learned.
+    """
+    truth = shown_classes(semantic, shown.shape[1])
+    nats = F.binary_cross_entropy_with_logits(shown, truth, reduction="none")
+    keep = torch.arange(shown.shape[1], device=shown.device) != VOID
+    return nats[:, keep].sum(dim=1).mean()
 
 
 def depth_loss(depth: Tensor, truth: Tensor, max_depth: float) -> Tensor:
@@ -151,6 +187,10 @@ def structure_loss(
     nats = latent_loss(predicted.posterior, predicted.prior, config.free_nats)
     loss = classes + config.depth * metres + config.kl * nats
     parts = {"semantic": classes.detach(), "depth": metres.detach(), "kl": nats.detach()}
+    if predicted.shown is not None:
+        summary = summary_loss(predicted.shown, semantic)
+        loss = loss + config.summary * summary
+        parts["summary"] = summary.detach()
     return loss, parts
 
 

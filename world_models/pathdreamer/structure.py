@@ -59,6 +59,8 @@ class Structure:
         z: `(B, Z, h, w)` latent that it was made from.
         prior: distribution of the latent given the guidance.
         posterior: distribution given the truth; None where none was given.
+        shown: `(B, K)` logits of how much of each class the panorama shows; see
+            `losses.shown_classes`. None from a network without a summary.
     """
 
     logits: Tensor
@@ -66,6 +68,7 @@ class Structure:
     z: Tensor
     prior: Gaussian
     posterior: Gaussian | None = None
+    shown: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -75,6 +78,7 @@ class _Encoded:
     x: Tensor
     code: Tensor
     skips: list[Tensor]
+    summary: Tensor | None = None
 
 
 class StructureGenerator(nn.Module):
@@ -83,8 +87,10 @@ class StructureGenerator(nn.Module):
     Source: Koh et al. 2021, "Pathdreamer: A World Model for Indoor Navigation", section 3.1; the
     network after Jiang et al. 2018 (RedNet); prior and posterior after Denton and Fergus 2018,
     "Stochastic Video Generation with a Learned Prior". Departures: the filled guidance, a mask, the
-    elevation and (not in the paper's size) colours are inputs too, the output is a residual, and
-    GroupNorm stands in for BatchNorm, which fails on the single sample a robot has.
+    elevation and (not in the paper's size) colours are inputs too, the output is a residual,
+    GroupNorm stands in for BatchNorm, which fails on the single sample a robot has, and (not in the
+    paper's size) a summary of the panorama, with a loss of its own, tells the decoder what kind of
+    room to expect: pixel by pixel that is worth little, and is learned late.
     """
 
     def __init__(self, config: PathdreamerConfig) -> None:
@@ -98,6 +104,7 @@ class StructureGenerator(nn.Module):
         self.encoder = _Encoder(n_in, own)
         self.prior = _GaussianNet(own.code, own.latent) if own.latent else None
         self.posterior = _GaussianNet(own.code, own.latent) if own.latent else None
+        self.summary = _Summary(own.code, own.summary, config.n_classes) if own.summary else None
         self.decoder = _Decoder(own)
         self.shortcut = nn.Sequential(
             CircularConv2d(n_in, own.detail, 3), group_norm(own.detail), nn.LeakyReLU(0.2, True)
@@ -155,7 +162,23 @@ class StructureGenerator(nn.Module):
             chosen = prior if posterior is None else posterior
             z = chosen.mean if noise is None else chosen.sample(noise, temperature)
         logits, depth = self._decode(encoded, z, guidance)
-        return Structure(logits, depth, z, prior, posterior)
+        return Structure(logits, depth, z, prior, posterior, self._shown(encoded))
+
+    def shown(self, guidance: GuidanceBatch) -> Tensor:
+        """`(B, K)` logits of the classes that panoramas show, without the cost of predicting them.
+
+        Raises:
+            ValueError: for a network without a summary.
+        """
+        found = self._shown(self._encode(guidance))
+        if found is None:
+            raise ValueError("this structure generator has no summary (StructureConfig.summary)")
+        return found
+
+    def _shown(self, encoded: _Encoded) -> Tensor | None:
+        if self.summary is None or encoded.summary is None:
+            return None
+        return cast(Tensor, self.summary.classes(encoded.summary)).float()
 
     def ideas(self, guidance: GuidanceBatch, noises: Iterable[Tensor]) -> Iterator[Structure]:
         """A prediction for each noise, as `forward` makes it; what is known is encoded only once.
@@ -191,7 +214,7 @@ class StructureGenerator(nn.Module):
         )
         x = laid_out(x)
         code, skips = self.encoder(x)
-        return _Encoded(x, code, skips)
+        return _Encoded(x, code, skips, None if self.summary is None else self.summary(code))
 
     def _distribution(
         self, net: nn.Module | None, code: Tensor, shape: tuple[int, int, int, int]
@@ -203,8 +226,10 @@ class StructureGenerator(nn.Module):
     def _decode(
         self, encoded: _Encoded, z: Tensor, guidance: GuidanceBatch
     ) -> tuple[Tensor, Tensor]:
-        coarse = torch.cat([encoded.code, z.to(encoded.code.dtype)], dim=1)
-        out = self.decoder(coarse, encoded.skips)
+        coarse = [encoded.code, z.to(encoded.code.dtype)]
+        if encoded.summary is not None:
+            coarse.append(encoded.summary[..., None, None].expand(-1, -1, *z.shape[2:]))
+        out = self.decoder(torch.cat(coarse, dim=1), encoded.skips)
         gate = self.gate(encoded.x)
         out = gate * self.shortcut(encoded.x) + (1 - gate) * out
         change = self.head(out).float()
@@ -263,7 +288,9 @@ class _Decoder(nn.Module):
         widths = [config.width * multiplier for multiplier in config.multipliers]
         wider = 4 if config.bottleneck else 1
         self.start = nn.Sequential(
-            nn.Conv2d(config.code + config.latent, 2 * config.width, 1, bias=False),
+            nn.Conv2d(
+                config.code + config.latent + config.summary, 2 * config.width, 1, bias=False
+            ),
             group_norm(2 * config.width),
             nn.LeakyReLU(0.2, True),
             nn.Upsample(scale_factor=2),
@@ -300,7 +327,7 @@ class _Decoder(nn.Module):
         )
 
     def forward(self, coarse: Tensor, skips: list[Tensor]) -> Tensor:
-        """`(B, code + latent, h, w)` to `(B, detail, H, W)`."""
+        """`(B, code + latent + summary, h, w)` to `(B, detail, H, W)`."""
         x = self.start(coarse)
         for stage, skip, kept in zip(self.stages, self.skips, reversed(skips), strict=True):
             x = stage(x) + skip(kept)
@@ -311,6 +338,26 @@ def _skip(n_in: int, n_out: int) -> nn.Module:
     return nn.Sequential(
         nn.Conv2d(n_in, n_out, 1, bias=False), group_norm(n_out), nn.ReLU(inplace=True)
     )
+
+
+class _Summary(nn.Module):
+    """What a panorama is about, of the code at all cells together."""
+
+    def __init__(self, code: int, summary: int, n_classes: int) -> None:
+        super().__init__()
+        self.body = nn.Sequential(
+            nn.LayerNorm(2 * code),
+            nn.Linear(2 * code, 2 * summary),
+            nn.LeakyReLU(0.2, True),
+            nn.Linear(2 * summary, summary),
+            nn.LeakyReLU(0.2, True),
+        )
+        self.classes = nn.Linear(summary, n_classes)
+
+    def forward(self, code: Tensor) -> Tensor:
+        """`(B, code, h, w)` to `(B, summary)`."""
+        pooled = torch.cat([code.mean(dim=(2, 3)), code.amax(dim=(2, 3))], dim=1)
+        return cast(Tensor, self.body(pooled))
 
 
 class _GaussianNet(nn.Module):

@@ -18,6 +18,8 @@ class DreamTrainConfig(TrainConfig):
         parts: of the model that are trained, `structure` and `image`.
         walks: which walks are drawn.
         losses: weights of the losses.
+        summary_until: share of the budget until which only the summary of the structure generator
+            is learned, by examples that cost a third: what kind of room lies behind a door.
         recurrent_from: share of the budget after which examples are rolled out: the viewpoints
             between the context and the target are predicted, and the predictions are projected.
         recurrent_share: share of the examples that are, from then on.
@@ -36,7 +38,8 @@ class DreamTrainConfig(TrainConfig):
     parts: tuple[str, ...] = ("structure", "image")
     walks: WalkConfig = field(default_factory=WalkConfig)
     losses: LossConfig = field(default_factory=LossConfig)
-    recurrent_from: float = 0.6
+    summary_until: float = 0.4
+    recurrent_from: float = 0.7
     recurrent_share: float = 0.5
     adversarial_from: float = 0.3
     discriminator_lr: float = 1.0
@@ -48,7 +51,7 @@ class DreamTrainConfig(TrainConfig):
         super().__post_init__()
         if not self.parts or set(self.parts) - {"structure", "image"}:
             raise ValueError(f"parts must be of structure and image, got {self.parts}")
-        for name in ("recurrent_from", "recurrent_share", "adversarial_from"):
+        for name in ("summary_until", "recurrent_from", "recurrent_share", "adversarial_from"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"{name} must be in [0, 1], got {getattr(self, name)}")
         if not (math.isfinite(self.discriminator_lr) and self.discriminator_lr > 0):

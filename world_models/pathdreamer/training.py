@@ -44,6 +44,7 @@ from world_models.pathdreamer.losses import (
     discriminator_loss,
     feature_matching_loss,
     structure_loss,
+    summary_loss,
 )
 from world_models.pathdreamer.model import Pathdreamer, save_world_model
 from world_models.pathdreamer.panoramas import PanoramaSet
@@ -268,7 +269,7 @@ class _Run:
         found = [example.guidance for example in examples]
         generator = torch.Generator().manual_seed((config.seed * 1_000_003 + step) % 2**63)
         noise = self._noise(generator)
-        if fraction >= config.recurrent_from:
+        if fraction >= config.recurrent_from and not self._summarizing(fraction):
             rolled = [k for k, e in enumerate(examples) if e.draw < config.recurrent_share]
             if rolled:
                 own = [examples[k] for k in rolled]
@@ -304,7 +305,11 @@ class _Run:
         total = torch.zeros((), device=self.ranks.device)
         values: dict[str, Tensor] = {}
         painted = None
-        if "structure" in self.config.parts:
+        if "structure" in self.config.parts and self._summarizing(fraction):
+            summary = summary_loss(model.structure.shown(guidance), truth.semantic)
+            total = total + weights.summary * summary
+            values["summary"] = summary.detach()
+        elif "structure" in self.config.parts:
             whole = GuidanceBatch.of_truth(truth.rgb, truth.semantic, truth.depth)
             predicted = model.structure(guidance, noise, truth=whole)
             loss, parts = structure_loss(
@@ -340,6 +345,10 @@ class _Run:
             loss = loss + weights.feature_matching * feature_matching_loss(real, fake)
         judge.requires_grad_(True)
         return loss
+
+    def _summarizing(self, fraction: float) -> bool:
+        """Whether the structure generator learns its summary alone, if it has one."""
+        return bool(self.model.config.structure.summary) and fraction < self.config.summary_until
 
     def _adversarial(self, fraction: float) -> bool:
         return fraction >= self.config.adversarial_from

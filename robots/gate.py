@@ -11,6 +11,8 @@ from typing import Literal
 
 import numpy as np
 
+from robots.driving import Pose
+from robots.fence import Fence
 from robots.gate_settings import SECOND, Array, Decision, GateConfig, Health, Now
 from robots.safety_filter import SLACK, SafetyFilter
 
@@ -159,15 +161,12 @@ class Gate:
             self._command_at, self._command_stamp = now.steady, stamp
             if self._moving_since is None:
                 self._moving_since = now.steady
-            decision = self._filtered(array, self._position, dt)
+            decision = self._filtered(array, self._position, dt, now)
             self._last = decision.values
             return decision
 
-    def _filtered(self, wanted: Array, position: Array, dt: float) -> Decision:
-        if not self.config.positions:
-            verdict = self._filter.filter(wanted, position, dt)
-            sent = verdict.velocity
-        else:
+    def _filtered(self, wanted: Array, position: Array, dt: float, now: Now) -> Decision:
+        if self.config.positions:
             if self._sent is None:
                 self._sent = position.copy()
             before = self._sent
@@ -175,10 +174,27 @@ class Gate:
             if self._leaves_box(before, sent):
                 return self._stop("workspace")
             self._sent = sent.copy()
-            self._passed(reasons)
-            return Decision(sent, reasons=reasons)
-        self._passed(verdict.reasons)
-        return Decision(sent, reasons=verdict.reasons)
+        elif self.config.fence is not None:
+            sent, reasons = self._fenced(self.config.fence, wanted, position, dt, now)
+        else:
+            verdict = self._filter.filter(wanted, position, dt)
+            sent, reasons = verdict.velocity, verdict.reasons
+        self._passed(reasons)
+        return Decision(sent, reasons=reasons)
+
+    def _fenced(
+        self, fence: Fence, wanted: Array, position: Array, dt: float, now: Now
+    ) -> tuple[Array, tuple[str, ...]]:
+        """The twist of a base, slow enough to stay within a fence, and what was changed."""
+        assert self._observed is not None  # _not_ready
+        age = (now.steady - self._observed.steady) / SECOND
+        gone = age * float(np.abs(self._filter.velocity[:2]).sum())
+        pose = Pose(float(position[0]), float(position[1]), float(position[5]))
+        slower = wanted.copy()
+        slower[0] = fence.speed(float(wanted[0]), pose, gone)
+        verdict = self._filter.filter(slower, np.zeros_like(slower), dt)
+        changed = slower[0] != wanted[0]
+        return verdict.velocity, (*(("position",) if changed else ()), *verdict.reasons)
 
     def _next(self, place: Array, wanted: Array, dt: float) -> tuple[Array, tuple[str, ...]]:
         """The position after one that was sent, within the limits, and what was changed."""

@@ -9,6 +9,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from robots.fence import Fence
 from robots.safety_filter import Limits
 from robots.tip_box import TipBox
 
@@ -45,6 +46,8 @@ class GateConfig:
         fresh: fresh observations in a row before the robot may move again.
         repeats: times a stop is repeated, in case one gets lost.
         box: where the tip of the tool may be, for commands of joints; None looks at joints only.
+        fence: where a base may be, whose twists are in its own frame: forward first, the rate of
+            turning last. Its position has x and y first and its yaw last, and no other limits.
     """
 
     limits: Limits
@@ -58,6 +61,7 @@ class GateConfig:
     fresh: int = 3
     repeats: int = 25
     box: TipBox | None = None
+    fence: Fence | None = None
 
     def __post_init__(self) -> None:
         """Refuse what would never stop, or never move."""
@@ -73,6 +77,12 @@ class GateConfig:
             raise ValueError(f"rearm must be explicit or automatic, got {self.rearm!r}")
         if self.fresh < 1 or self.repeats < 1:
             raise ValueError("fresh and repeats must be at least 1")
+        if self.fence is not None:
+            limits = self.limits
+            if self.positions or limits.n != 6 or any(limits.velocity[1:5]):
+                raise ValueError("a fence is for twists of a base that drives forward and turns")
+            if np.isfinite((*limits.low, *limits.high)).any():
+                raise ValueError("positions of a base are limited by its fence only")
         if self.box is not None and not (self.positions and self.box.chain.n == self.limits.n):
             raise ValueError(
                 f"a box for the tip needs commands of positions of its {self.box.chain.n} joints; "

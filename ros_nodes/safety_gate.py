@@ -22,7 +22,9 @@ from sensor_msgs.msg import JointState, TimeReference
 from std_msgs.msg import Bool, String
 from std_srvs.srv import SetBool, Trigger
 
+from robots.fence import Fence
 from robots.gate import Decision, Gate, GateConfig
+from robots.matching import quaternion_yaw
 from robots.safety_filter import Limits
 from robots.tip_box import TipBox
 from ros_nodes import messages
@@ -46,6 +48,9 @@ AT_ONCE = messages.stamp_of(0)
 PARAMETERS = (
     Parameter("command", "twist", "kind of commands: TwistStamped (Servo, simulators), "
               "JointTrajectory or Float64MultiArray (positions)", choices=tuple(COMMAND_TYPES)),
+    Parameter("twist_frame", "pose", "frame of twists: pose, that of `tool_pose`; base, the base's "
+              "own (forward and turning): low and high of x and y are then a fence in that of the "
+              "pose", choices=("pose", "base")),
     Parameter("joints", [""], "joint names in the order of the limits; empty for twist"),
     Parameter("low", [0.0], "least position of every axis, m or rad (twist: x y z rx ry rz)"),
     Parameter("high", [0.0], "greatest position of every axis, m or rad"),
@@ -86,7 +91,7 @@ def gate_config(values: dict[str, Any]) -> GateConfig:
     n = 6 if kind == "twist" else len(joints)
     if kind != "twist" and not joints:
         raise ValueError(f"commands of kind {kind} need `joints`, the names in order; got none")
-    axes = {}
+    axes: dict[str, tuple[float, ...]] = {}
     for name in ("low", "high", "velocity", "acceleration"):
         axes[name] = tuple(float(v) for v in values[name])
         if len(axes[name]) != n:
@@ -94,10 +99,18 @@ def gate_config(values: dict[str, Any]) -> GateConfig:
     names = (
         "command_timeout", "inference_timeout", "max_age", "max_skew", "future", "rearm", "fresh"
     )  # fmt: skip
+    fence = None
+    if values["twist_frame"] == "base":
+        if kind != "twist":
+            raise ValueError(f"twist_frame is for commands of kind twist, not {kind}")
+        low, high = ((axes[end][0], axes[end][1]) for end in ("low", "high"))
+        fence = Fence(low, high, axes["velocity"][5], axes["acceleration"][0], values["hold"])
+        axes |= {"low": (-np.inf,) * n, "high": (np.inf,) * n}
     return GateConfig(
         Limits(**axes, hold=values["hold"]),
         positions=kind != "twist",
         box=_tip_box(values, joints),
+        fence=fence,
         **{name: values[name] for name in names},
     )
 
@@ -165,10 +178,13 @@ class SafetyGate(Node):
 
     def _on_pose(self, message: Any) -> None:
         try:
-            position, _ = messages.pose_arrays(message)
+            position, quaternion = messages.pose_arrays(message)
         except ValueError:
-            position = np.full(3, np.nan)
-        self._observe(np.concatenate([position, np.zeros(3)]), message.header.stamp)
+            position, quaternion = np.full(3, np.nan), np.full(4, np.nan)
+        turn = np.zeros(3)
+        if self.gate.config.fence is not None:
+            turn[2] = quaternion_yaw(quaternion)
+        self._observe(np.concatenate([position, turn]), message.header.stamp)
 
     def _on_joints(self, message: Any) -> None:
         try:

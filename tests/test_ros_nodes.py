@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -193,6 +194,41 @@ def test_the_stop_of_a_joint_controller_holds_where_the_robot_is(
             assert list(stop.data) == [0.1, 0.2]
     finally:
         bench.close()
+
+
+def test_a_base_is_slowed_before_its_fence_where_its_pose_looks_at_it(context: Context) -> None:
+    overrides = settings_of(
+        "safety_gate", "sim_navigation.yaml", high=[1.0, 1.0, 0.0, 0.0, 0.0, 0.0]
+    )
+    node = SafetyGate(context=context, parameter_overrides=overrides)
+    out = node._output = Sink()  # type: ignore[assignment]
+
+    def sent(yaw: float) -> float:
+        """Speed let through at 0.1 m from the fence, after half a second of asking."""
+        for _ in range(10):
+            stamp = node.get_clock().now().to_msg()
+            turn = np.array([0.0, 0.0, math.sin(yaw / 2), math.cos(yaw / 2)])
+            node._on_pose(messages.pose_message(np.array([0.9, 0.0, 0.0]), turn, stamp, "map"))
+            if node.gate.state != "armed":
+                answer = node._on_arm(SetBool.Request(data=True), SetBool.Response())
+                if not answer.success:
+                    continue
+            heard = TimeReference(time_ref=stamp)
+            heard.header.stamp = stamp
+            node._on_inference(heard)
+            node._on_command(
+                messages.twist_message([0.6, 0.0, 0.0], [0.0, 0.0, 0.0], stamp, "base_link")
+            )
+            time.sleep(0.05)
+        return float(messages.twist_array(out.messages[-1])[0])
+
+    try:
+        assert sent(math.pi) == 0.6
+        assert 0.0 < sent(0.0) < 0.5
+        assert node.gate.health.reasons["position"] > 0
+    finally:
+        node.finish()
+        node.destroy_node()
 
 
 def test_malformed_joint_commands_are_refused(context: Context) -> None:

@@ -21,7 +21,9 @@ if TYPE_CHECKING:
     from world_models.pathdreamer.panoramas import PanoramaSet
     from world_models.pathdreamer.train_config import DreamTrainConfig
 
-PARTS = ("structure", "image")
+PARTS = ("summary", "structure", "image")
+APART = {"structure": "summary,structure", "image": "image"}
+"""What each process learns, side by side."""
 Setting = Annotated[tyro.conf.UseAppendAction[tuple[str, ...]], tyro.conf.arg(metavar="NAME=VALUE")]
 
 
@@ -29,8 +31,9 @@ Setting = Annotated[tyro.conf.UseAppendAction[tuple[str, ...]], tyro.conf.arg(me
 class Arguments:
     r"""Train Pathdreamer on walks through procedural houses, or on panoramas of your own.
 
-    Both generators learn from the true panoramas, so they can learn side by side: with
-    --side-by-side each has a process of its own, and the two are joined at the end. A run that was
+    First the structure generator's summary learns what rooms to expect. Both generators learn from
+    the true panoramas, so they can learn side by side: with --side-by-side each has a process of
+    its own, the summary goes with the structure, and the two are joined at the end. A run that was
     stopped goes on when the same command is given again. FOLDER/last is the checkpoint, for
     `decisive dream` and `decisive plan`.
 
@@ -54,8 +57,8 @@ class Arguments:
     """How much their rooms tell of each other, 0 to 1."""
     data: Annotated[OptionalText, tyro.conf.arg(metavar="FOLDER")] = None
     """Panoramas of your own, as `world_models.pathdreamer.write_panoramas` writes them."""
-    parts: str = "structure,image"
-    """Which generators learn."""
+    parts: str = "summary,structure,image"
+    """What learns, of these: the structure generator's summary before the generators."""
     side_by_side: Flag = False
     """Let them learn at once, in a process each; the budget holds for each."""
     start: Annotated[OptionalText, tyro.conf.arg(metavar="FOLDER")] = None
@@ -87,8 +90,8 @@ class Arguments:
             raise ValueError(f"houses must be at least 2 (one is held out), got {self.houses}")
         if not 0 <= self.predictability <= 1:
             raise ValueError(f"predictability must be in [0, 1], got {self.predictability}")
-        if self.side_by_side and set(self.parts.split(",")) != set(PARTS):
-            raise ValueError("side_by_side needs both parts")
+        if self.side_by_side and not {"structure", "image"} <= set(self.parts.split(",")):
+            raise ValueError("side_by_side needs both generators")
         if self.workers < 1:
             raise ValueError(f"workers must be at least 1, got {self.workers}")
 
@@ -141,18 +144,18 @@ def _train_apart(arguments: Arguments, command: str) -> dict[str, TrainResult]:
     from world_models.pathdreamer.model import load_world_model, save_world_model
 
     out = Path(arguments.out)
-    with process_pool(len(PARTS), interruptible=True) as pool:
-        tasks = {
-            part: pool.submit(
-                train, replace(arguments, parts=part, side_by_side=False), out / part, command
-            )
-            for part in PARTS
-        }
+    known = set(arguments.parts.split(","))
+    with process_pool(len(APART), interruptible=True) as pool:
+        tasks = {}
+        for part, own in APART.items():
+            parts = ",".join(name for name in own.split(",") if name in known)
+            alone = replace(arguments, parts=parts, side_by_side=False)
+            tasks[part] = pool.submit(train, alone, out / part, command)
         results = {part: task.result() for part, task in tasks.items()}
-    models = {part: load_world_model(out / part / "last") for part in PARTS}
+    models = {part: load_world_model(out / part / "last") for part in APART}
     model = models["structure"]
     model.image.load_state_dict(models["image"].image.state_dict())
-    training = {part: read_checkpoint(out / part / "last")[0]["training"] for part in PARTS}
+    training = {part: read_checkpoint(out / part / "last")[0]["training"] for part in APART}
     facts = _facts(arguments, command)
     save_world_model(
         model, out / "last", training | facts, _card(model, training | facts), arguments.half

@@ -3,6 +3,7 @@
 import json
 from dataclasses import replace
 from functools import lru_cache
+from typing import Any, cast
 
 import pytest
 import torch
@@ -252,7 +253,7 @@ def structure_sum(net: StructureGenerator, guidance: GuidanceBatch, truth: Guida
     seen = net(guidance, torch.randn(net.latent_shape(len(guidance), *guidance.size)), truth=truth)
     assert seen.posterior is not None
     spread = [part.square().mean() for part in (seen.prior.mean, seen.prior.log_variance)]
-    told = 0.0 if seen.shown is None else seen.shown.square().mean()
+    told = 0.0 if net.summary is None else net.summary.shown(guidance).square().mean()
     logits = (seen.logits * torch.randn_like(seen.logits)).mean()
     return logits + seen.depth.mean() + sum(spread) + told
 
@@ -275,19 +276,49 @@ def test_every_parameter_receives_a_gradient(config: PathdreamerConfig) -> None:
     assert not missing(judge)
 
 
-def test_the_summary_alone_is_what_a_prediction_tells_and_reaches_the_pixels() -> None:
+def test_the_cells_of_a_summary_count_what_is_seen_and_what_fills_the_holes() -> None:
+    summary = StructureGenerator(SIZES["small"]).summary
+    assert summary is not None
+    guidance = some_guidance(2, seed=4)
+    n = SIZES["small"].n_classes
+    cells = summary.cells(guidance)
+    assert cells.shape[2:] == (8, 16)
+    height, width = guidance.size
+    pixel = (slice(0, height // 8), slice(3 * width // 16, 4 * width // 16))  # row 0, column 3
+    valid = guidance.valid[1][pixel]
+    for k in range(n):
+        seen = ((guidance.semantic[1][pixel] == k) & valid).float().mean()
+        filled = ((guidance.filled_semantic[1][pixel] == k) & ~valid).float().mean()
+        torch.testing.assert_close(cells[1, k, 0, 3], seen)
+        torch.testing.assert_close(cells[1, n + k, 0, 3], filled)
+    torch.testing.assert_close(cells[1, 2 * n, 0, 3], valid.float().mean())
+    torch.testing.assert_close(cells[:, : 2 * n].sum(1), torch.ones(2, 8, 16))
+
+
+def test_another_summary_is_another_picture_everywhere() -> None:
     torch.manual_seed(0)
     net = StructureGenerator(SIZES["small"]).eval()
     wake(net.head)
     guidance = some_guidance(2)
-    found = net(guidance)
-    assert torch.equal(net.shown(guidance), found.shown)
-    assert found.shown.shape == (2, SIZES["small"].n_classes)
-    # Another idea of the room is another picture everywhere.
-    net.summary.body[-2].bias.data += 3.0
-    assert (net(guidance).logits - found.logits).abs().amax(dim=(1, 2, 3)).min() > 0
-    with pytest.raises(ValueError, match="no summary"):
-        StructureGenerator(TINY).shown(guidance)
+    before = net(guidance).logits
+    assert net.summary is not None
+    assert net.summary.shown(guidance).shape == (2, SIZES["small"].n_classes)
+    cast(Any, net.summary.pooled[1]).bias.data += 3.0
+    after = net(guidance).logits
+    assert ((after - before).abs().amax(dim=1) > 0).float().mean() > 0.99
+    # Its weights do not learn from the pixels.
+    after.sum().backward()
+    assert all(p.grad is None for p in net.summary.parameters())
+
+
+def test_turning_on_the_spot_by_a_cell_does_not_change_what_is_told() -> None:
+    torch.manual_seed(0)
+    summary = StructureGenerator(SIZES["small"]).eval().summary
+    assert summary is not None
+    guidance = some_guidance(2)
+    # Two cells: the second stage has half the columns.
+    turned = guidance.roll(guidance.size[1] // 8)
+    torch.testing.assert_close(summary(turned), summary(guidance))
 
 
 def test_at_the_very_first_step_the_heads_receive_a_gradient() -> None:

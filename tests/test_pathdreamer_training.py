@@ -185,29 +185,37 @@ def test_the_discriminator_acts_from_its_time_on(tmp_path: Path) -> None:
     assert acting == [False, False, True, True]
 
 
-def test_the_summary_is_learned_first_and_alone(tmp_path: Path) -> None:
+def test_the_summary_is_learned_first_and_then_left_alone(tmp_path: Path) -> None:
     torch.manual_seed(0)
-    model = Pathdreamer(replace(TINY, structure=replace(TINY.structure, summary=8)))
+    model = Pathdreamer(replace(TINY, structure=replace(TINY.structure, summary=32)))
     before = {name: value.clone() for name, value in model.structure.state_dict().items()}
-    config = replace(QUICK, summary_until=1.0, parts=("structure",), weight_decay=0.0, steps=3)
+    config = replace(QUICK, parts=("summary", "structure"), steps=6, summary_share=0.5)
     data = painted_set(0, 3, 16)
-    result = train_pathdreamer(
-        model, data, config, tmp_path / "first", make_guidance, progress=False
-    )
-    changed = {
-        name.split(".")[0]
-        for name, value in model.structure.state_dict().items()
-        if not torch.equal(value, before[name])
-    }
-    assert changed == {"classes", "encoder", "summary"}
-    assert "semantic" not in result.history[0]
-    config = replace(QUICK, summary_until=0.5, parts=("structure",))
-    model = Pathdreamer(model.config)
-    result = train_pathdreamer(
-        model, data, config, tmp_path / "then", make_guidance, progress=False
-    )
-    assert ["semantic" in row for row in result.history] == [False, False, True, True]
-    assert all("summary" in row for row in result.history)
+
+    def changed() -> set[str]:
+        now = model.structure.state_dict().items()
+        return {name.split(".")[0] for name, v in now if not torch.equal(v, before[name])}
+
+    first, then = config.in_turn()
+    assert (first.steps, then.steps) == (3, 3)
+    assert first.batch_size == 8 * config.batch_size
+    train_pathdreamer(model, data, first, tmp_path / "summary", make_guidance, progress=False)
+    assert changed() == {"summary"}
+    learned = {k: v.clone() for k, v in model.structure.summary.state_dict().items()}
+    result = train_pathdreamer(model, data, config, tmp_path, make_guidance, progress=False)
+    assert result.step == 3
+    for name, value in model.structure.summary.state_dict().items():
+        assert torch.equal(value, learned[name])
+    assert "decoder" in changed()
+    assert same(model, load_world_model(tmp_path / "last"))
+
+
+def test_a_model_without_a_summary_is_trained_without(tmp_path: Path) -> None:
+    _, result = run(tmp_path, replace(QUICK, parts=("summary", "structure"), steps=4))
+    assert not (tmp_path / "summary").exists()
+    assert result.step == 4
+    with pytest.raises(ValueError, match="no summary"):
+        run(tmp_path / "alone", replace(QUICK, parts=("summary",)))
 
 
 def test_roll_outs_begin_at_their_time(tmp_path: Path) -> None:

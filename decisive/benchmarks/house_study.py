@@ -140,7 +140,9 @@ class HouseStudy:
 
         torch.manual_seed(self.seed)
         config = DreamTrainConfig(
-            cpu_seconds=self.plan.dreamer_seconds, parts=("structure",), seed=self.seed
+            cpu_seconds=self.plan.dreamer_seconds,
+            parts=("summary", "structure"),
+            seed=self.seed,
         )
         out = self.folder / "world-model"
         train_pathdreamer(Pathdreamer("small"), self.train.panoramas, config, out, make_guidance)

@@ -29,8 +29,8 @@ class StructureConfig:
         latent: channels of the noise at each cell of the bottleneck.
         detail: channels of the paths at full resolution.
         colours: whether it sees colours too: the style of a door tells what is behind it.
-        summary: channels of a summary of the whole panorama, from which the classes that it shows
-            are told and which the decoder sees everywhere; 0 leaves it out.
+        summary: channels of a summary of the panorama, from which the classes that it shows are
+            told and which the decoder sees everywhere; a multiple of 32. 0 leaves it out.
     """
 
     embedding: int = 8
@@ -51,6 +51,8 @@ class StructureConfig:
     def __post_init__(self) -> None:
         """Refuse what no network can have."""
         _check_counts(self, optional=("embedding", "latent", "summary"))
+        if self.summary % 32:
+            raise ValueError(f"summary must be a multiple of 32, got {self.summary}")
         if self.stem_kernel % 2 == 0:
             raise ValueError(f"stem_kernel must be odd, got {self.stem_kernel}")
 
@@ -237,7 +239,7 @@ def _check_counts(config: Any, optional: tuple[str, ...] = ()) -> None:
 
 
 SIZES: dict[str, PathdreamerConfig] = {
-    "small": PathdreamerConfig(structure=StructureConfig(summary=64)),
+    "small": PathdreamerConfig(structure=StructureConfig(summary=128)),
     "base": PathdreamerConfig(
         height=128,
         structure=StructureConfig(
@@ -251,7 +253,7 @@ SIZES: dict[str, PathdreamerConfig] = {
             code=128,
             latent=32,
             detail=32,
-            summary=128,
+            summary=256,
         ),
         image=ImageConfig(
             embedding=16,

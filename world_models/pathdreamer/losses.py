@@ -31,7 +31,6 @@ class LossConfig:
         kl: of a nat of the latent at one cell. A cell covers 256 pixels (1024 with pooling), and
             the other losses are means over pixels: 1/256 would be the evidence lower bound.
         free_nats: what every channel of the latent may hold at a cell at no cost.
-        summary: of the classes that the summary tells, summed over them.
         colour: of the absolute colour error, colours being in [0, 1].
         adversarial: of the hinge loss; 0 trains without a discriminator.
         feature_matching: of the distance between the discriminator's features.
@@ -41,7 +40,6 @@ class LossConfig:
     depth: float = 1.0
     kl: float = 0.002
     free_nats: float = 0.25
-    summary: float = 0.1
     colour: float = 10.0
     adversarial: float = 0.1
     feature_matching: float = 1.0
@@ -187,10 +185,6 @@ def structure_loss(
     nats = latent_loss(predicted.posterior, predicted.prior, config.free_nats)
     loss = classes + config.depth * metres + config.kl * nats
     parts = {"semantic": classes.detach(), "depth": metres.detach(), "kl": nats.detach()}
-    if predicted.shown is not None:
-        summary = summary_loss(predicted.shown, semantic)
-        loss = loss + config.summary * summary
-        parts["summary"] = summary.detach()
     return loss, parts
 
 

@@ -25,6 +25,7 @@ from world_models.pathdreamer.inputs import (
     elevation,
     laid_out,
 )
+from world_models.pathdreamer.summary import Summary
 
 
 @dataclass(frozen=True)
@@ -59,8 +60,6 @@ class Structure:
         z: `(B, Z, h, w)` latent that it was made from.
         prior: distribution of the latent given the guidance.
         posterior: distribution given the truth; None where none was given.
-        shown: `(B, K)` logits of how much of each class the panorama shows; see
-            `losses.shown_classes`. None from a network without a summary.
     """
 
     logits: Tensor
@@ -68,7 +67,6 @@ class Structure:
     z: Tensor
     prior: Gaussian
     posterior: Gaussian | None = None
-    shown: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -89,8 +87,8 @@ class StructureGenerator(nn.Module):
     "Stochastic Video Generation with a Learned Prior". Departures: the filled guidance, a mask, the
     elevation and (not in the paper's size) colours are inputs too, the output is a residual,
     GroupNorm stands in for BatchNorm, which fails on the single sample a robot has, and (not in the
-    paper's size) a summary of the panorama, with a loss of its own, tells the decoder what kind of
-    room to expect: pixel by pixel that is worth little, and is learned late.
+    paper's size) a summary tells the decoder what kind of room to expect; see
+    `world_models.pathdreamer.summary`.
     """
 
     def __init__(self, config: PathdreamerConfig) -> None:
@@ -104,7 +102,7 @@ class StructureGenerator(nn.Module):
         self.encoder = _Encoder(n_in, own)
         self.prior = _GaussianNet(own.code, own.latent) if own.latent else None
         self.posterior = _GaussianNet(own.code, own.latent) if own.latent else None
-        self.summary = _Summary(own.code, own.summary, config.n_classes) if own.summary else None
+        self.summary = Summary(config) if own.summary else None
         self.decoder = _Decoder(own)
         self.shortcut = nn.Sequential(
             CircularConv2d(n_in, own.detail, 3), group_norm(own.detail), nn.LeakyReLU(0.2, True)
@@ -156,29 +154,13 @@ class StructureGenerator(nn.Module):
         posterior = None
         if truth is not None:
             with torch.no_grad():
-                code = self._encode(truth).code
+                code = self.encoder(self._inputs(truth))[0]
             posterior = self._distribution(self.posterior, code, shape)
         if z is None:
             chosen = prior if posterior is None else posterior
             z = chosen.mean if noise is None else chosen.sample(noise, temperature)
         logits, depth = self._decode(encoded, z, guidance)
-        return Structure(logits, depth, z, prior, posterior, self._shown(encoded))
-
-    def shown(self, guidance: GuidanceBatch) -> Tensor:
-        """`(B, K)` logits of the classes that panoramas show, without the cost of predicting them.
-
-        Raises:
-            ValueError: for a network without a summary.
-        """
-        found = self._shown(self._encode(guidance))
-        if found is None:
-            raise ValueError("this structure generator has no summary (StructureConfig.summary)")
-        return found
-
-    def _shown(self, encoded: _Encoded) -> Tensor | None:
-        if self.summary is None or encoded.summary is None:
-            return None
-        return cast(Tensor, self.summary.classes(encoded.summary)).float()
+        return Structure(logits, depth, z, prior, posterior)
 
     def ideas(self, guidance: GuidanceBatch, noises: Iterable[Tensor]) -> Iterator[Structure]:
         """A prediction for each noise, as `forward` makes it; what is known is encoded only once.
@@ -196,6 +178,11 @@ class StructureGenerator(nn.Module):
             yield Structure(*self._decode(encoded, z, guidance), z, prior)
 
     def _encode(self, seen: GuidanceBatch) -> _Encoded:
+        x = self._inputs(seen)
+        code, skips = self.encoder(x)
+        return _Encoded(x, code, skips, self._summary(seen))
+
+    def _inputs(self, seen: GuidanceBatch) -> Tensor:
         height, width = seen.size
         unknown = self.config.n_classes
         farthest = self.config.max_depth
@@ -212,9 +199,14 @@ class StructureGenerator(nn.Module):
             ],
             dim=1,
         )
-        x = laid_out(x)
-        code, skips = self.encoder(x)
-        return _Encoded(x, code, skips, None if self.summary is None else self.summary(code))
+        return laid_out(x)
+
+    def _summary(self, seen: GuidanceBatch) -> Tensor | None:
+        """The summary, which learns by its own loss and not by that of the pixels."""
+        if self.summary is None:
+            return None
+        with torch.no_grad():
+            return cast(Tensor, self.summary(seen))
 
     def _distribution(
         self, net: nn.Module | None, code: Tensor, shape: tuple[int, int, int, int]
@@ -338,26 +330,6 @@ def _skip(n_in: int, n_out: int) -> nn.Module:
     return nn.Sequential(
         nn.Conv2d(n_in, n_out, 1, bias=False), group_norm(n_out), nn.ReLU(inplace=True)
     )
-
-
-class _Summary(nn.Module):
-    """What a panorama is about, of the code at all cells together."""
-
-    def __init__(self, code: int, summary: int, n_classes: int) -> None:
-        super().__init__()
-        self.body = nn.Sequential(
-            nn.LayerNorm(2 * code),
-            nn.Linear(2 * code, 2 * summary),
-            nn.LeakyReLU(0.2, True),
-            nn.Linear(2 * summary, summary),
-            nn.LeakyReLU(0.2, True),
-        )
-        self.classes = nn.Linear(summary, n_classes)
-
-    def forward(self, code: Tensor) -> Tensor:
-        """`(B, code, h, w)` to `(B, summary)`."""
-        pooled = torch.cat([code.mean(dim=(2, 3)), code.amax(dim=(2, 3))], dim=1)
-        return cast(Tensor, self.body(pooled))
 
 
 class _GaussianNet(nn.Module):

@@ -7,9 +7,9 @@ Every step is a function of the seed and its number, so a resumed training goes 
 import hashlib
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -73,9 +73,9 @@ def train_pathdreamer(
     """Train a model on walks through rendered houses.
 
     Writes `out/last` (a checkpoint), `out/train_state.safetensors`, `out/metrics.jsonl` and
-    `out/tensorboard`. Called again with the same arguments after a kill, it goes on where the last
-    saved state was; with a budget in steps, on a CPU, the weights end bit by bit as if there had
-    been no kill.
+    `out/tensorboard`; of the summary, which is learned before the rest, in `out/summary`. Called
+    again with the same arguments after a kill, it goes on where the last saved state was; with a
+    budget in steps, on a CPU, the weights end bit by bit as if there had been no kill.
 
     Args:
         model: trained in place and left with the final averaged weights, in evaluation mode.
@@ -93,6 +93,18 @@ def train_pathdreamer(
         OSError: if `out` cannot be written; older checkpoints are untouched.
     """
     model.config.check_size(*data.size)
+    if "summary" in config.parts and len(config.parts) > 1:
+        first, then = config.in_turn()
+        if model.structure.summary is None:
+            then = replace(config, parts=then.parts)
+        else:
+            folder = Path(out) / "summary"
+            train_pathdreamer(
+                model, data, first, folder, make_guidance, resume, save=save, progress=progress
+            )
+        return train_pathdreamer(
+            model, data, then, out, make_guidance, resume, save=save, progress=progress
+        )
     threads = torch.get_num_threads()
     torch.set_num_threads(config.threads)
     try:
@@ -168,7 +180,7 @@ class _Run:
         counts = self.train_part.class_counts(self.model.config.n_classes)
         self.weights = class_weights(torch.from_numpy(counts), config.losses.class_power).to(device)
         self.model.to(device)
-        trained = nn.ModuleDict({name: getattr(self.model, name) for name in config.parts})
+        trained = _trained(self.model, config.parts)
         self.learner = _Learner(trained, config.weight_decay, config)
         self.ema = None
         if config.ema_decay is not None:
@@ -242,7 +254,8 @@ class _Run:
             fraction = self._fraction(self.clock() - began)
             last = fraction >= 1
             logging = last or at.step % config.log_every == 0
-            validating = self.held is not None and (last or at.step % config.validate_every == 0)
+            scored = self.held is not None and "summary" not in config.parts
+            validating = scored and (last or at.step % config.validate_every == 0)
             saving = last or at.step % config.save_every == 0
             if not (logging or validating or saving):
                 continue
@@ -269,7 +282,7 @@ class _Run:
         found = [example.guidance for example in examples]
         generator = torch.Generator().manual_seed((config.seed * 1_000_003 + step) % 2**63)
         noise = self._noise(generator)
-        if fraction >= config.recurrent_from and not self._summarizing(fraction):
+        if fraction >= config.recurrent_from and "summary" not in config.parts:
             rolled = [k for k, e in enumerate(examples) if e.draw < config.recurrent_share]
             if rolled:
                 own = [examples[k] for k in rolled]
@@ -305,11 +318,10 @@ class _Run:
         total = torch.zeros((), device=self.ranks.device)
         values: dict[str, Tensor] = {}
         painted = None
-        if "structure" in self.config.parts and self._summarizing(fraction):
-            summary = summary_loss(model.structure.shown(guidance), truth.semantic)
-            total = total + weights.summary * summary
-            values["summary"] = summary.detach()
-        elif "structure" in self.config.parts:
+        if "summary" in self.config.parts:
+            assert model.structure.summary is not None
+            total = total + summary_loss(model.structure.summary.shown(guidance), truth.semantic)
+        if "structure" in self.config.parts:
             whole = GuidanceBatch.of_truth(truth.rgb, truth.semantic, truth.depth)
             predicted = model.structure(guidance, noise, truth=whole)
             loss, parts = structure_loss(
@@ -345,10 +357,6 @@ class _Run:
             loss = loss + weights.feature_matching * feature_matching_loss(real, fake)
         judge.requires_grad_(True)
         return loss
-
-    def _summarizing(self, fraction: float) -> bool:
-        """Whether the structure generator learns its summary alone, if it has one."""
-        return bool(self.model.config.structure.summary) and fraction < self.config.summary_until
 
     def _adversarial(self, fraction: float) -> bool:
         return fraction >= self.config.adversarial_from
@@ -444,6 +452,26 @@ class _Run:
             self.at = _Progress(**values["at"])
         except (KeyError, TypeError) as error:
             raise CheckpointError(f"{self.out / STATE_FILE}: incomplete: {error}") from None
+
+
+def _trained(model: Pathdreamer, parts: Sequence[str]) -> nn.ModuleDict:
+    """What learns. The structure generator leaves its summary as it is.
+
+    Raises:
+        ValueError: for the summary of a model that has none.
+    """
+    if "summary" in parts:
+        if model.structure.summary is None:
+            raise ValueError("the model has no summary (StructureConfig.summary)")
+        return nn.ModuleDict({"summary": model.structure.summary})
+    found: dict[str, nn.Module] = {}
+    for part in parts:
+        module: nn.Module = getattr(model, part)
+        if part == "structure":
+            rest = {n: child for n, child in module.named_children() if n != "summary" and child}
+            module = nn.ModuleDict(rest)
+        found[part] = module
+    return nn.ModuleDict(found)
 
 
 def _plain(value: Any) -> Any:

@@ -1,6 +1,7 @@
 """The study on procedural houses: what each arm may know, and a run of the whole."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,8 @@ import torch
 
 from agents.vln.places import GraphPlace, Imagined
 from agents.vln.views import view_features
+from agents.vln.vocabulary import Vocabulary
+from decisive.benchmarks.dreamed_study import ARMS, DreamedPlan, DreamedStudy
 from decisive.benchmarks.house_data import FEATURES, HouseSet, graph_of
 from decisive.benchmarks.house_guesses import RecordedPlace, within
 from decisive.benchmarks.house_oracle import CONFIDENCE, Oracle, bank_of, seen_rooms
@@ -184,6 +187,51 @@ def test_instructions_are_written_once_and_start_in_their_house(tmp_path: Path) 
     assert {one.scan for one in lessons} == set(houses.spans)
     for one in lessons:
         houses.graph(one.scan).length(one.path)  # raises where a step is no edge
+
+
+def test_a_dreamed_house_shows_what_its_route_meets_and_of_the_truth_the_start_only(
+    tmp_path: Path, dreamer: Pathdreamer
+) -> None:
+    plan = DreamedPlan(dreamed=2, learned=1, walked=2, paths=(2, 1), more=1, more_paths=1)
+    study = DreamedStudy(plan, 0, tmp_path)
+    study._study.__dict__["dreamer"] = dreamer
+    vocabulary = Vocabulary.of(one.text for one in study.more.lessons)
+    truth = study._real(vocabulary, study.more)
+    dreamed = study._dreamed(vocabulary)
+    assert len(dreamed) == len(truth) == 3
+    for real, guess in zip(truth, dreamed, strict=True):
+        assert real.path == guess.path
+        (there,), (place,) = real.places, guess.places
+        assert isinstance(there, GraphPlace)
+        assert isinstance(place, GraphPlace)
+        start, *rest = real.path
+        np.testing.assert_array_equal(place.views[start], there.views[start])
+        beside = {n for viewpoint in real.path for n in place.neighbors(viewpoint)}
+        for viewpoint in range(len(place.views)):
+            met = viewpoint in beside | set(rest)
+            assert place.views[viewpoint].any() == (met or viewpoint == start)
+            if viewpoint != start:
+                assert not np.array_equal(place.views[viewpoint], there.views[viewpoint])
+    # The last arm learns in as many routes, all of them real.
+    with pytest.raises(ValueError, match="walk in those of test"):
+        DreamedStudy(replace(plan, split="val"), 0, tmp_path)
+
+
+@pytest.mark.learning
+@pytest.mark.slow
+def test_followers_learn_in_real_and_in_dreamed_houses(tmp_path: Path) -> None:
+    plan = DreamedPlan(
+        dreamed=40, learned=2, walked=2, paths=(2, 1), more=2, more_paths=1, horizon=2,
+        dreamer_seconds=2.0, ranker_seconds=2.0,
+    )  # fmt: skip
+    study = DreamedStudy(plan, 0, tmp_path)
+    for arm in ARMS:
+        results = study.walk(arm)
+        assert len(results["per_episode"]) == 6
+        assert (study.folder / arm).is_dir()
+    # What is trained is not trained again.
+    again = DreamedStudy(plan, 0, tmp_path).walk(ARMS[1])
+    assert again["training"] == study.follower(ARMS[1]).training
 
 
 @pytest.mark.learning

@@ -63,7 +63,7 @@ class HousePlan:
     paths: tuple[int, int] = (6, 3)
     guessed: int = 300
     samples: int = 3
-    dreamer_seconds: float = 600.0
+    dreamer_seconds: float = 1200.0
     ranker_seconds: float = 400.0
 
     def __post_init__(self) -> None:
@@ -173,11 +173,11 @@ class HouseStudy:
         routes = []
         for one in self.train.lessons:
             if one.scan not in true:
-                true[one.scan] = OraclePlace(*_parts(self._plain_place(self.train, one.scan)))
+                true[one.scan] = OraclePlace(*_parts(self.plain_place(self.train, one.scan)))
             graph = self.train.graph(one.scan)
             path = tuple(graph.index(viewpoint) for viewpoint in one.path)
             words = vocabulary.encode(one.text)
-            certain = (self._plain_place(self.train, one.scan), true[one.scan])
+            certain = (self.plain_place(self.train, one.scan), true[one.scan])
             places = tuple(guessed.get(one.path_id, certain))
             routes.append(Route(places, graph.distances, words, one.heading, path))
         return routes
@@ -202,7 +202,7 @@ class HouseStudy:
     def _recorders(self, scan: str) -> dict[RecordedPlace, Dream]:
         from decisive.benchmarks.house_guesses import RecordedPlace
 
-        parts = _parts(self._plain_place(self.train, scan))
+        parts = _parts(self.plain_place(self.train, scan))
         return {RecordedPlace(*parts): self._dream(arm, self.train, scan, 1) for arm in GUESSING}
 
     def _record(self, place: RecordedPlace, guess: Dream, one: Instruction) -> None:
@@ -218,7 +218,7 @@ class HouseStudy:
 
     # Arms.
 
-    def _plain_place(self, houses: HouseSet, scan: str) -> GraphPlace:
+    def plain_place(self, houses: HouseSet, scan: str) -> GraphPlace:
         """What every arm knows of a house."""
         from agents.vln.places import GraphPlace
 
@@ -231,7 +231,7 @@ class HouseStudy:
         """A house of the split as an arm knows it."""
         from agents.vln.places import DreamPlace, OraclePlace
 
-        plain = self._plain_place(self.walks, scan)
+        plain = self.plain_place(self.walks, scan)
         if arm == "baseline":
             return plain
         if arm == "ground-truth":
@@ -249,7 +249,7 @@ class HouseStudy:
         if arm == "pathdreamer":
             return Guesser.of_house(data, span, self.dreamer, samples, self.seed)
         if arm == "oracle":
-            house, views = houses.house(scan), self._plain_place(houses, scan).views
+            house, views = houses.house(scan), self.plain_place(houses, scan).views
             rooms = seen_rooms(house, data, span)
             return Oracle(house, views, rooms, self._bank, samples, self.seed)
         raise ValueError(f"unknown arm {arm!r}; known: {', '.join(ARMS)}")

@@ -17,7 +17,8 @@ import tyro
 
 from decisive import provenance, tables
 from decisive.arguments import Flag, OptionalText, check_writable, parse
-from decisive.benchmarks import house_study, symbolic_study
+from decisive.benchmarks import dreamed_study, house_study, symbolic_study
+from decisive.benchmarks.dreamed_study import DreamedPlan, DreamedStudy
 from decisive.benchmarks.house_study import HousePlan, HouseStudy
 from decisive.benchmarks.navigation_report import compare, results_rows
 from decisive.benchmarks.navigation_study import Study
@@ -33,8 +34,9 @@ class Arguments:
     Baseline (the graph alone), guidance (what was seen, projected), Pathdreamer (the mean over
     samples), an oracle that knows how houses are made, and Ground-Truth. On real Room-to-Room
     (--world r2r), whose annotations are looked for in the folder that DECISIVE_DATA names, they are
-    lists of objects. Every training, and every arm of every seed, is one file in --out or --work;
-    what is there is not done again.
+    lists of objects. With --world dreamed the arms are what a follower has learned in: some real
+    houses, these and dreamed ones, all of them real. Every training, and every arm of every seed,
+    is one file in --out or --work; what is there is not done again.
 
     Examples:
       decisive benchmark navigation --world houses --predictability 1 --seeds 3
@@ -43,7 +45,7 @@ class Arguments:
     """
 
     world: str = "houses"
-    """houses, r2r, or sketch (synthetic, symbolic views)."""
+    """houses, dreamed, r2r, or sketch (synthetic, symbolic views)."""
     split: str | None = None
     """Where the arms walk; test in houses, val_unseen elsewhere, if not given."""
     predictability: float = 1.0
@@ -51,15 +53,17 @@ class Arguments:
     seeds: int = 3
     """Trainings, seeds 0 and up."""
     ranker_seconds: float | None = None
-    """CPU-seconds of a training of the ranker; 400 in houses, else 180, if not given."""
+    """CPU-seconds of a training of the ranker; 400 in houses, 200 for dreamed, else 180, if not
+    given."""
     views_seconds: float | None = None
-    """CPU-seconds of a training of the world model; 600 in houses, else 60, if not given."""
+    """CPU-seconds of a training of the world model; 1200 in houses, else 60, if not given."""
     horizon: int = 3
     """Hops looked ahead."""
     episodes: int | None = None
     """Only the first so many instructions, not in houses; all if not given."""
-    houses: str = "500,200,60"
-    """Houses that the world model learns in, the ranker learns in, and that are walked in."""
+    houses: str | None = None
+    """Houses that the world model learns in, the ranker learns in, and that are walked in;
+    500,200,60 or, for --world dreamed, 500,40,60 if not given."""
     arms: OptionalText = None
     """Only these, separated by commas; all if not given."""
     data: Annotated[OptionalText, tyro.conf.arg(metavar="FOLDER")] = None
@@ -82,7 +86,7 @@ class Arguments:
                 raise ValueError("ranker_seconds and views_seconds must be positive")
         if self.episodes is not None and self.episodes < 1:
             raise ValueError(f"episodes must be at least 1, got {self.episodes}")
-        counts = self.houses.split(",")
+        counts = self.house_counts.split(",")
         if len(counts) != 3 or not all(n.isdigit() and int(n) > 1 for n in counts):
             raise ValueError(f"houses must be three counts such as 500,200,60, got {self.houses!r}")
         if int(counts[1]) > int(counts[0]):
@@ -93,9 +97,15 @@ class Arguments:
         self.plan()  # refuses what no study can do
 
     @property
+    def house_counts(self) -> str:
+        """`houses`, or what stands for it."""
+        return self.houses or ("500,40,60" if self.world == "dreamed" else "500,200,60")
+
+    @property
     def all_arms(self) -> tuple[str, ...]:
         """That the world has."""
-        return house_study.ARMS if self.world == "houses" else symbolic_study.ARMS
+        arms = {"houses": house_study.ARMS, "dreamed": dreamed_study.ARMS}
+        return arms.get(self.world, symbolic_study.ARMS)
 
     @property
     def chosen(self) -> tuple[str, ...]:
@@ -105,17 +115,18 @@ class Arguments:
 
     def plan(self) -> HousePlan | SymbolicPlan:
         """What decides the result of a seed."""
-        if self.world == "houses":
-            dreamed, learned, walked = (int(n) for n in self.houses.split(","))
-            return HousePlan(
+        if self.world in ("houses", "dreamed"):
+            kind = HousePlan if self.world == "houses" else DreamedPlan
+            dreamed, learned, walked = (int(n) for n in self.house_counts.split(","))
+            return kind(
                 predictability=self.predictability,
                 split=self.split or "test",
                 horizon=self.horizon,
                 dreamed=dreamed,
                 learned=learned,
                 walked=walked,
-                dreamer_seconds=self.views_seconds or HousePlan.dreamer_seconds,
-                ranker_seconds=self.ranker_seconds or HousePlan.ranker_seconds,
+                dreamer_seconds=self.views_seconds or kind.dreamer_seconds,
+                ranker_seconds=self.ranker_seconds or kind.ranker_seconds,
             )
         return SymbolicPlan(
             world=self.world,
@@ -163,6 +174,8 @@ def make_study(arguments: Arguments, seed: int) -> Study:
     """Places and trainings of a seed; nothing is trained yet."""
     work = Path(arguments.work or "outputs/benchmarks/navigation")
     plan = arguments.plan()
+    if isinstance(plan, DreamedPlan):
+        return DreamedStudy(plan, seed, work, arguments.workers)
     if isinstance(plan, HousePlan):
         return HouseStudy(plan, seed, work, arguments.workers)
     data = None if arguments.data is None else Path(arguments.data)
@@ -171,7 +184,9 @@ def make_study(arguments: Arguments, seed: int) -> Study:
 
 def _name(arguments: Arguments) -> str:
     percent = round(100 * arguments.predictability)
-    world = f"houses-p{percent:03d}" if arguments.world == "houses" else arguments.world
+    world = arguments.world
+    if isinstance(arguments.plan(), HousePlan):
+        world += f"-p{percent:03d}"
     return f"{world}-{arguments.plan().split}-h{arguments.horizon}"
 
 

@@ -50,6 +50,7 @@ PARAMETERS = (
     Parameter("horizon", 3, "hops looked ahead", 1, 6),
     Parameter("max_hops", 15, "a walk ends after so many", 1, 1000),
     Parameter("graph", "", "file <scan>_connectivity.json; empty waits for the topic `graph`"),
+    Parameter("frame", "base_link", "frame of the commands"),
     Parameter("rate", 20.0, "commands per second", 5.0, 100.0),
     Parameter("max_age", 0.2, "greatest age in s of the base's pose", 0.02, 2.0),
     Parameter("reach", 0.5, "greatest distance in m from a viewpoint at which an errand begins",
@@ -86,6 +87,7 @@ class Navigator(Node):
         )
         self._guide: Guide | None = None
         self._pose: tuple[Pose, int] | None = None
+        self._map = ""  # frame of the poses
         self._said_of = -1  # stamp of the pose behind the last command
         self._state, self._why, self._instruction = "idle", "waiting for an instruction", ""
         self._since = 0  # ros nanoseconds of the present state
@@ -118,6 +120,7 @@ class Navigator(Node):
     def _on_pose(self, message: Any) -> None:
         try:
             self._pose = base_pose(message), messages.nanoseconds(message.header.stamp)
+            self._map = message.header.frame_id
         except ValueError as error:
             self.get_logger().warning(f"base_pose: {error}", throttle_duration_sec=1.0)
 
@@ -127,9 +130,13 @@ class Navigator(Node):
             if not isinstance(told, dict):
                 raise ValueError(f"a graph is an object, got {type(told).__name__}")
             entries = told.get("connectivity")
-            self._use(NavigationGraph.from_connectivity(str(told.get("scan")), entries))
+            graph = NavigationGraph.from_connectivity(str(told.get("scan")), entries)
         except ValueError as error:
             self.get_logger().error(f"graph: {error}")
+            return
+        if self._guide is None or not same(graph, self._guide.graph):
+            self._worker.advance()
+            self._use(graph)
 
     def _use(self, graph: NavigationGraph) -> None:
         config = NavigatorConfig(self.value["horizon"], None, self.value["max_hops"])
@@ -215,7 +222,7 @@ class Navigator(Node):
         choice: Choice = outcome.result
         points = floor_points(self._guide.graph, choice.path)
         stamp = self.get_clock().now().to_msg()
-        self._plan.publish(path_message(points, stamp, "map"))
+        self._plan.publish(path_message(points, stamp, self._map))
         if choice.stop:
             self._counts["arrived"] += 1
             self._stand("arrived", f"at viewpoint {choice.path[0]}")
@@ -265,7 +272,7 @@ class Navigator(Node):
         now = self.get_clock().now().to_msg()
         self._command.publish(
             messages.twist_message(
-                [steering.speed, 0.0, 0.0], [0.0, 0.0, steering.turn], now, "base_link"
+                [steering.speed, 0.0, 0.0], [0.0, 0.0, steering.turn], now, self.value["frame"]
             )
         )
 
@@ -303,6 +310,15 @@ class Navigator(Node):
         self._worker.close()
         if self._pose is not None:
             self._send(Steering(0.0, 0.0, False, 0.0), self._pose[1])
+
+
+def same(one: NavigationGraph, other: NavigationGraph) -> bool:
+    """Whether two graphs are of one building and say the same: told again, it ends no errand."""
+    return (
+        one.viewpoints == other.viewpoints
+        and np.array_equal(one.positions, other.positions)
+        and np.array_equal(one.adjacent, other.adjacent)
+    )
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -297,6 +297,20 @@ def test_it_looks_thinks_drives_and_stands_still_in_between(led: Led) -> None:
     assert led.tick() == (0.0, 0.0)
 
 
+def test_a_map_that_is_told_again_ends_no_errand_and_another_one_does(led: Led) -> None:
+    led.know()
+    led.stand(19)
+    led.tell(TEXT)
+    led.know()
+    assert led.node._state == "looking"
+    entries = led.scene.graph.connectivity()[:10]
+    for entry in entries:
+        entry["unobstructed"] = entry["unobstructed"][:10]
+    told = {"scan": "elsewhere", "connectivity": entries}
+    led.node._on_graph(String(data=json.dumps(told)))
+    assert (led.node._state, led.node._why) == ("idle", "in elsewhere")
+
+
 def drive(led: Led, there: int) -> None:
     """As if a worker had chosen a viewpoint."""
     led.know()

@@ -77,6 +77,7 @@ class _Encoded:
     code: Tensor
     skips: list[Tensor]
     summary: Tensor | None = None
+    shown: Tensor | None = None
 
 
 class StructureGenerator(nn.Module):
@@ -103,6 +104,7 @@ class StructureGenerator(nn.Module):
         self.prior = _GaussianNet(own.code, own.latent) if own.latent else None
         self.posterior = _GaussianNet(own.code, own.latent) if own.latent else None
         self.summary = Summary(config) if own.summary else None
+        self.trust = _Trust(config.n_classes) if own.summary else None
         self.decoder = _Decoder(own)
         self.shortcut = nn.Sequential(
             CircularConv2d(n_in, own.detail, 3), group_norm(own.detail), nn.LeakyReLU(0.2, True)
@@ -180,7 +182,12 @@ class StructureGenerator(nn.Module):
     def _encode(self, seen: GuidanceBatch) -> _Encoded:
         x = self._inputs(seen)
         code, skips = self.encoder(x)
-        return _Encoded(x, code, skips, self._summary(seen))
+        if self.summary is None:
+            return _Encoded(x, code, skips)
+        # It learns by its own loss and not by that of the pixels.
+        with torch.no_grad():
+            summary = self.summary(seen)
+            return _Encoded(x, code, skips, summary, self.summary.classes(summary).float())
 
     def _inputs(self, seen: GuidanceBatch) -> Tensor:
         height, width = seen.size
@@ -201,13 +208,6 @@ class StructureGenerator(nn.Module):
         )
         return laid_out(x)
 
-    def _summary(self, seen: GuidanceBatch) -> Tensor | None:
-        """The summary, which learns by its own loss and not by that of the pixels."""
-        if self.summary is None:
-            return None
-        with torch.no_grad():
-            return cast(Tensor, self.summary(seen))
-
     def _distribution(
         self, net: nn.Module | None, code: Tensor, shape: tuple[int, int, int, int]
     ) -> Gaussian:
@@ -218,15 +218,15 @@ class StructureGenerator(nn.Module):
     def _decode(
         self, encoded: _Encoded, z: Tensor, guidance: GuidanceBatch
     ) -> tuple[Tensor, Tensor]:
-        coarse = [encoded.code, z.to(encoded.code.dtype)]
-        if encoded.summary is not None:
-            coarse.append(encoded.summary[..., None, None].expand(-1, -1, *z.shape[2:]))
-        out = self.decoder(torch.cat(coarse, dim=1), encoded.skips)
+        coarse = torch.cat([encoded.code, z.to(encoded.code.dtype)], dim=1)
+        out = self.decoder(coarse, encoded.skips, encoded.summary)
         gate = self.gate(encoded.x)
         out = gate * self.shortcut(encoded.x) + (1 - gate) * out
         change = self.head(out).float()
         copied = torch.full_like(change[:, :1], self.config.copy_logit)
         logits = change[:, :-1].scatter_add(1, guidance.filled_semantic[:, None], copied)
+        if self.trust is not None and encoded.shown is not None:
+            logits = logits + self.trust(encoded.shown, guidance.valid)
         base = depth_logit(guidance.filled_depth.float(), self.config.max_depth)
         depth = self.config.max_depth * torch.sigmoid(base + change[:, -1])
         return logits, depth
@@ -280,9 +280,7 @@ class _Decoder(nn.Module):
         widths = [config.width * multiplier for multiplier in config.multipliers]
         wider = 4 if config.bottleneck else 1
         self.start = nn.Sequential(
-            nn.Conv2d(
-                config.code + config.latent + config.summary, 2 * config.width, 1, bias=False
-            ),
+            nn.Conv2d(config.code + config.latent, 2 * config.width, 1, bias=False),
             group_norm(2 * config.width),
             nn.LeakyReLU(0.2, True),
             nn.Upsample(scale_factor=2),
@@ -310,6 +308,15 @@ class _Decoder(nn.Module):
                 _skip(config.width, config.width),
             ]
         )
+        # What a summary tells every stage: a factor and a term of each channel, none at first.
+        self.tells = nn.ModuleList()
+        if config.summary:
+            self.tells.extend(
+                nn.Linear(config.summary, 2 * n) for n in (*(n for _, n, _ in steps), config.detail)
+            )
+            for tell in self.tells:
+                nn.init.zeros_(cast(nn.Linear, tell).weight)
+                nn.init.zeros_(cast(nn.Linear, tell).bias)
         self.final = nn.Sequential(
             *(
                 UpsamplingBlock(config.width, config.width, False)
@@ -318,18 +325,43 @@ class _Decoder(nn.Module):
             CircularConvTranspose2d(config.width, config.detail, 2),
         )
 
-    def forward(self, coarse: Tensor, skips: list[Tensor]) -> Tensor:
-        """`(B, code + latent + summary, h, w)` to `(B, detail, H, W)`."""
+    def forward(self, coarse: Tensor, skips: list[Tensor], summary: Tensor | None) -> Tensor:
+        """`(B, code + latent, h, w)` and `(B, summary)` to `(B, detail, H, W)`."""
         x = self.start(coarse)
-        for stage, skip, kept in zip(self.stages, self.skips, reversed(skips), strict=True):
-            x = stage(x) + skip(kept)
-        return self.final(x)
+        stages = zip(self.stages, self.skips, reversed(skips), strict=True)
+        for number, (stage, skip, kept) in enumerate(stages):
+            x = self._told(stage(x) + skip(kept), summary, number)
+        return self._told(self.final(x), summary, -1)
+
+    def _told(self, x: Tensor, summary: Tensor | None, number: int) -> Tensor:
+        """Feature-wise modulation (Perez et al. 2018, "FiLM")."""
+        if summary is None:
+            return x
+        factor, term = self.tells[number](summary)[..., None, None].chunk(2, dim=1)
+        return x * (1 + factor) + term
 
 
 def _skip(n_in: int, n_out: int) -> nn.Module:
     return nn.Sequential(
         nn.Conv2d(n_in, n_out, 1, bias=False), group_norm(n_out), nn.ReLU(inplace=True)
     )
+
+
+class _Trust(nn.Module):
+    """How much a pixel heeds what the whole panorama is said to show, class by class.
+
+    A class that is hardly shown is unlikely at any pixel. Learned apart for pixels that were seen
+    and for holes; none at first.
+    """
+
+    def __init__(self, n_classes: int) -> None:
+        super().__init__()
+        self.factors = nn.Parameter(torch.zeros(2, n_classes))
+
+    def forward(self, shown: Tensor, valid: Tensor) -> Tensor:
+        """`(B, K)` logits and `(B, H, W)` to `(B, K, H, W)`."""
+        seen, hole = (self.factors[:, None, :] * shown)[..., None, None]
+        return torch.where(valid[:, None], seen, hole)
 
 
 class _GaussianNet(nn.Module):

@@ -218,7 +218,8 @@ def open_panoramas(folder: str | Path) -> PanoramaSet:
         found = path.stat().st_size if path.is_file() else 0
         if found != expected:
             raise ValueError(f"{path}: must have {expected} bytes, got {found}; render it again")
-        maps[name] = np.memmap(path, kind, "r", shape=shape)
+        # Plain arrays of the maps: slices of a memmap are slow to make.
+        maps[name] = np.asarray(np.memmap(path, kind, "r", shape=shape))
     return PanoramaSet(**maps, **tables)
 
 

@@ -114,10 +114,11 @@ def nearest_valid(valid: NDArray[np.bool_]) -> NDArray[np.int64]:
     pixel = np.clip(source, 0, height - 1) * width + np.arange(width)
     key = (squared << 32) | pixel
     best = key.copy()
+    around = np.concatenate([key, key, key], axis=1)
     for shift in range(1, width // 2 + 1):
         step = np.int64(shift * shift) << 32
         if (best < step).all():
             break
-        np.minimum(best, np.roll(key, shift, axis=1) + step, out=best)
-        np.minimum(best, np.roll(key, -shift, axis=1) + step, out=best)
+        for first in (width - shift, width + shift):
+            np.minimum(best, around[:, first : first + width] + step, out=best)
     return best & 0xFFFF_FFFF

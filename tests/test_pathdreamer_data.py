@@ -39,7 +39,7 @@ def houses(count: int = 3, height: int = 16) -> list[House]:
 def test_a_set_survives_the_disk(tmp_path: Path) -> None:
     write_panoramas(tmp_path / "set", houses(), (16, 32))
     found, expected = open_panoramas(tmp_path / "set"), PanoramaSet.of_houses(houses())
-    assert isinstance(found.rgb, np.memmap)
+    assert isinstance(found.rgb.base, np.memmap)
     for name in ("rgb", "semantic", "depth", "positions"):
         np.testing.assert_array_equal(getattr(found, name), getattr(expected, name))
     assert found.neighbors == expected.neighbors

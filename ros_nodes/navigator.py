@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
+from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 from geometry_msgs.msg import PoseStamped, TwistStamped
 from nav_msgs.msg import Path
 from rclpy.clock import Clock
@@ -36,7 +36,15 @@ from ros_nodes.guide import Choice, Guide, floor_points, read_graph
 from ros_nodes.navigation_messages import base_pose, path_message
 from ros_nodes.panorama_input import PANORAMA_PARAMETERS, PanoramaInput
 from ros_nodes.parameters import Parameter, declare
-from ros_nodes.running import COMMAND, LATCHED, NEWEST, RELIABLE, now_of, run
+from ros_nodes.running import (
+    COMMAND,
+    LATCHED,
+    NEWEST,
+    RELIABLE,
+    diagnostics,
+    now_of,
+    run,
+)
 from world_models.pathdreamer.model import load_world_model
 from world_models.pathdreamer.panoramas import Seen
 
@@ -293,17 +301,9 @@ class Navigator(Node):
 
     def _report(self) -> None:
         facts = {**self._counts, "ms_per_decision": round(1e3 * self._seconds)}
-        failed = self._state == "failed"
-        status = DiagnosticStatus(
-            level=DiagnosticStatus.WARN if failed else DiagnosticStatus.OK,
-            name="navigator",
-            message=f"{self._state}: {self._why}",
-            hardware_id="",
-            values=[KeyValue(key=key, value=str(value)) for key, value in facts.items()],
-        )
-        report = DiagnosticArray(status=[status])
-        report.header.stamp = self.get_clock().now().to_msg()
-        self._diagnostics.publish(report)
+        level = DiagnosticStatus.WARN if self._state == "failed" else DiagnosticStatus.OK
+        said = diagnostics(self, f"{self._state}: {self._why}", facts, level)
+        self._diagnostics.publish(said)
 
     def finish(self) -> None:
         """Stand still, and end the thread."""

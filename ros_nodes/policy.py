@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
+from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 from numpy.typing import NDArray
 from rclpy.clock import Clock
 from rclpy.clock_type import ClockType
@@ -40,6 +40,7 @@ from ros_nodes.running import (
     LATCHED,
     NEWEST,
     RELIABLE,
+    diagnostics,
     guard_lifecycle,
     run,
     tells,
@@ -472,15 +473,9 @@ class PolicyNode(LifecycleNode):
             pairs["inference ms p50"], pairs["inference ms p95"] = (
                 f"{ms:.2f}" for ms in median_and_p95(times)
             )
-        status = DiagnosticStatus(
-            level=DiagnosticStatus.OK if times else DiagnosticStatus.WARN,
-            name="policy",
-            message=f"{counts['decisions']} decisions",
-            values=[KeyValue(key=key, value=str(value)) for key, value in pairs.items()],
-        )
-        report = DiagnosticArray(status=[status])
-        report.header.stamp = self.get_clock().now().to_msg()
-        self._diagnostics.publish(report)
+        level = DiagnosticStatus.OK if times else DiagnosticStatus.WARN
+        said = diagnostics(self, f"{counts['decisions']} decisions", pairs, level)
+        self._diagnostics.publish(said)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

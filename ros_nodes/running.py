@@ -14,10 +14,11 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import rclpy
+from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 from geometry_msgs.msg import TwistStamped
 from rclpy.duration import Duration
 from rclpy.exceptions import ParameterException
@@ -41,6 +42,8 @@ COMMAND_TYPES: dict[str, Any] = {
     "positions": Float64MultiArray,
 }
 """Kinds of commands: for MoveIt Servo, for trajectory controllers, for forward controllers."""
+
+OK: bytes = DiagnosticStatus.OK
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
@@ -93,6 +96,26 @@ def tells(text: str, key: str) -> Any:
 def now_of(node: Node) -> Now:
     """The time on both clocks."""
     return Now(node.get_clock().now().nanoseconds, time.monotonic_ns())
+
+
+def diagnostics(node: Node, message: str, facts: Mapping[str, Any], level: bytes = OK) -> Any:
+    """What a node says of itself on `/diagnostics`.
+
+    Args:
+        node: that says it.
+        message: one line for people.
+        facts: by name.
+        level: `DiagnosticStatus.OK`, `WARN` or `ERROR`.
+    """
+    status = DiagnosticStatus(
+        level=level,
+        name=node.get_name(),
+        message=message,
+        values=[KeyValue(key=key, value=str(value)) for key, value in facts.items()],
+    )
+    report = DiagnosticArray(status=[status])
+    report.header.stamp = node.get_clock().now().to_msg()
+    return report
 
 
 def wait_until_sent(publisher: Publisher) -> None:

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
+from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 from geometry_msgs.msg import PoseStamped
 from numpy.typing import NDArray
 from rclpy.clock import Clock
@@ -36,6 +36,7 @@ from ros_nodes.running import (
     LATCHED,
     NEWEST,
     RELIABLE,
+    diagnostics,
     now_of,
     run,
     tells_start,
@@ -339,17 +340,10 @@ class SafetyGate(Node):
 
     def _report(self) -> None:
         state = self.gate.state
-        level = {"armed": DiagnosticStatus.OK, "disarmed": DiagnosticStatus.OK}
-        status = DiagnosticStatus(
-            level=level.get(state, DiagnosticStatus.ERROR),
-            name="safety_gate",
-            message=f"{state}: {self.gate.why}",
-            hardware_id="",
-            values=[KeyValue(key=key, value=str(value)) for key, value in self._facts().items()],
-        )
-        report = DiagnosticArray(status=[status])
-        report.header.stamp = self.get_clock().now().to_msg()
-        self._diagnostics.publish(report)
+        calm = state in ("armed", "disarmed")
+        level = DiagnosticStatus.OK if calm else DiagnosticStatus.ERROR
+        said = diagnostics(self, f"{state}: {self.gate.why}", self._facts(), level)
+        self._diagnostics.publish(said)
 
     def finish(self) -> None:
         """Stop the robot and end the watchdog."""

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
+from diagnostic_msgs.msg import DiagnosticArray
 from nav_msgs.msg import Path
 from numpy.typing import NDArray
 from rclpy.clock import Clock
@@ -33,7 +33,7 @@ from ros_nodes.navigation_messages import (
 )
 from ros_nodes.panorama_input import PANORAMA_PARAMETERS, PanoramaInput
 from ros_nodes.parameters import Parameter, declare
-from ros_nodes.running import LATCHED, RELIABLE, run
+from ros_nodes.running import LATCHED, RELIABLE, diagnostics, run
 from world_models.pathdreamer.dreamer import Dreamer
 from world_models.pathdreamer.model import load_world_model
 from world_models.pathdreamer.panoramas import Seen
@@ -152,16 +152,8 @@ class WorldModel(Node):
     def _report(self) -> None:
         facts = {**self._counts, "remembered": len(self._seen)}
         facts["ms_per_panorama"] = round(1e3 * self._seconds)
-        status = DiagnosticStatus(
-            level=DiagnosticStatus.OK,
-            name="world_model",
-            message="dreaming" if self._worker.busy else "waiting for a path",
-            hardware_id="",
-            values=[KeyValue(key=key, value=str(value)) for key, value in facts.items()],
-        )
-        report = DiagnosticArray(status=[status])
-        report.header.stamp = self.get_clock().now().to_msg()
-        self._diagnostics.publish(report)
+        doing = "dreaming" if self._worker.busy else "waiting for a path"
+        self._diagnostics.publish(diagnostics(self, doing, facts))
 
     def finish(self) -> None:
         """End the thread."""

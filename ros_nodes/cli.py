@@ -7,12 +7,13 @@ import signal
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Annotated, Any
 
 import tyro
 
 from decisive import tables
-from decisive.arguments import Flag, OptionalFile, Settings, check_writable, parse
+from decisive.arguments import Flag, OptionalFile, OptionalText, Settings, check_writable, parse
 from decisive.options import literal, parse_options
 from learning.atomic import write_file
 from ros_nodes.graph import GRAPHS, find_graph
@@ -129,7 +130,7 @@ class Walk:
 
     Examples:
       decisive ros walk
-      decisive ros walk --house house_test_000003 --walks 10 --json
+      decisive ros walk --house house_test_000003 --walks 10 --pictures walks
       decisive ros walk --model "" --param navigator.horizon=1
     """
 
@@ -143,6 +144,8 @@ class Walk:
     """Seed of the instructions."""
     parameters: Parameters = ()
     """Parameter of a node, such as navigator.speed=0.4; give --param once for each."""
+    pictures: Annotated[OptionalText, tyro.conf.arg(metavar="FOLDER")] = None
+    """Draw each walk on a map of the house, into this folder."""
     out: OptionalFile = None
     """Write the results as JSON."""
     json: Flag = False
@@ -332,7 +335,14 @@ def _walk(argv: Sequence[str]) -> int:
     from ros_nodes.walks import WalksConfig, run_walks
 
     answer = run_walks(
-        WalksConfig(arguments.house, arguments.walks, arguments.model, arguments.seed, parameters)
+        WalksConfig(
+            arguments.house,
+            arguments.walks,
+            arguments.model,
+            arguments.seed,
+            parameters,
+            pictures=None if arguments.pictures is None else Path(arguments.pictures),
+        )
     )
     text = json.dumps(answer, indent=2)
     if out is not None:

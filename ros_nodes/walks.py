@@ -10,9 +10,13 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from geometry_msgs.msg import PoseStamped
+from numpy.typing import NDArray
 from std_msgs.msg import String
 from std_srvs.srv import Trigger
 
+from decisive.pictures import save_png
 from decisive.progress import progress
 from decisive.scenes import HouseScene
 from decisive.statistics import wilson_interval
@@ -26,9 +30,12 @@ from ros_nodes.guide import Guide
 from ros_nodes.operator import Operator
 from ros_nodes.processes import Processes, running
 from ros_nodes.running import LATCHED, RELIABLE
+from ros_nodes.walk_picture import draw_walk
 
 GRAPH = "sim_navigation"
 OVER = ("arrived", "failed")
+STEP = 0.03
+"""Metres between the places of a trail."""
 
 
 @dataclass(frozen=True)
@@ -42,6 +49,7 @@ class WalksConfig:
         seed: of the instructions.
         overrides: parameters of nodes, `NODE.name`.
         patience: seconds of wall time for one walk.
+        pictures: folder for a picture of each walk; none if None.
     """
 
     house: str = "house_test_000000"
@@ -50,6 +58,7 @@ class WalksConfig:
     seed: int = 0
     overrides: Mapping[str, Any] = field(default_factory=dict)
     patience: float = 300.0
+    pictures: Path | None = None
 
 
 def instructions_of(scene: HouseScene, seed: int, count: int) -> list[Instruction]:
@@ -96,7 +105,12 @@ def run_walks(config: WalksConfig, logs: Path | None = None) -> dict[str, Any]:
         isolated(),
         running(find_graph(GRAPH), overrides, logs or Path(scratch)) as processes,
     ):
-        rows, gate = _through(config, graph, errands, processes)
+        rows, trails, gate = _through(config, graph, errands, processes)
+    if config.pictures is not None:
+        config.pictures.mkdir(parents=True, exist_ok=True)
+        for number, (row, trail) in enumerate(zip(rows, trails, strict=True)):
+            picture = draw_walk(graph, scene.house, row, trail)
+            save_png(picture, config.pictures / f"{config.house}-{number}.png")
     return {
         "graph": GRAPH,
         "house": config.house,
@@ -111,7 +125,8 @@ def run_walks(config: WalksConfig, logs: Path | None = None) -> dict[str, Any]:
 
 def _through(
     config: WalksConfig, graph: NavigationGraph, errands: list[Instruction], processes: Processes
-) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+) -> tuple[list[dict[str, Any]], list[NDArray[np.float64]], dict[str, Any]]:
+    """Walks through the graph: their rows, where the base was, and the gate's counters."""
     operator = Operator(check=processes.check)
     told: dict[str, Any] = {}
 
@@ -119,8 +134,16 @@ def _through(
         told.update(json.loads(message.data))
 
     operator.node.create_subscription(String, "navigator/state", note, LATCHED)
+    trail: list[tuple[float, float]] = []
+
+    def follow(message: PoseStamped) -> None:
+        place = message.pose.position
+        if not trail or math.dist(trail[-1], (place.x, place.y)) > STEP:
+            trail.append((place.x, place.y))
+
+    operator.node.create_subscription(PoseStamped, "base_pose", follow, RELIABLE)
     instructions = operator.node.create_publisher(String, "instruction", RELIABLE)
-    rows = []
+    rows, trails = [], []
     try:
         operator.arm(60.0)
         operator.spin_until(lambda: graph.scan in told.get("why", ""), 60.0, "the navigator's map")
@@ -131,6 +154,7 @@ def _through(
                 operator.call(Trigger, "sim_base/reset", Trigger.Request())
                 operator.rest(0.5)  # the navigator must hear of the new pose first
                 told.clear()
+                trail.clear()
                 instructions.publish(String(data=errand.text))
                 operator.spin_until(
                     lambda: told.get("state") in OVER or told.get("why", "").startswith("refused"),
@@ -139,8 +163,9 @@ def _through(
                 )
                 visited = [graph.viewpoints[k] for k in told["viewpoints"]]
                 rows.append({**_row(graph, errand, visited), "why": told["why"]})
+                trails.append(np.array(trail).reshape(-1, 2))
                 meter.advance(note=f"{sum(row['success'] for row in rows)} succeeded")
-        return rows, operator.report()
+        return rows, trails, operator.report()
     finally:
         operator.close()
 

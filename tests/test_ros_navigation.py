@@ -20,6 +20,7 @@ pytest.importorskip("rclpy")
 
 import rclpy
 from nav_msgs.msg import Odometry
+from PIL import Image
 from rclpy.context import Context
 from rclpy.parameter import Parameter
 from std_msgs.msg import String
@@ -39,6 +40,7 @@ from ros_nodes.operator import Operator
 from ros_nodes.panorama_input import PanoramaInput
 from ros_nodes.processes import running
 from ros_nodes.running import LATCHED, RELIABLE
+from ros_nodes.walk_picture import TRAIL
 from ros_nodes.walks import WalksConfig, run_walks
 from ros_nodes.world_model import WorldModel
 from world_models.pathdreamer.dreamer import Dreamer
@@ -393,11 +395,15 @@ def test_a_base_follows_an_instruction_through_the_graph(tmp_path: Path) -> None
         "navigator.turn": 2.0,
         "safety_gate.velocity": [1.3, 0.0, 0.0, 0.0, 0.0, 2.1],
     }
-    answer = run_walks(WalksConfig(walks=1, overrides=faster), tmp_path)
+    pictures = tmp_path / "pictures"
+    answer = run_walks(WalksConfig(walks=1, overrides=faster, pictures=pictures), tmp_path)
     (row,) = answer["ros"]["per_episode"]
     assert answer["equal"] == 1, answer
     assert row["success"]
     assert row["path"] == row["asked"]
+    with Image.open(pictures / f"{HOUSE}-0.png") as picture:
+        driven = (np.asarray(picture.convert("RGB")) == TRAIL).all(axis=-1)
+    assert driven.sum() > 500
     assert answer["gate"]["passed"] > 100
     assert answer["gate"]["stops"] == 0
 

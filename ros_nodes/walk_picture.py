@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from decisive.dream_pictures import FloorMap
-from decisive.pictures import GOOD, INK, MARGIN, MUTED, PAPER, Page, Pixels
+from decisive.pictures import GOOD, INK, MARGIN, MUTED, PAPER, Page, Pixels, clipped
 from envs.indoor.graph import NavigationGraph
 from envs.indoor.house import House
 
@@ -40,7 +40,7 @@ def draw_walk(
     height, width = floor.pixels.shape[:2]
     lines = textwrap.wrap(f"“{row['instruction']}”", max(20, width // 9))
     top = MARGIN + _LINE * len(lines) + MARGIN
-    page = Page(width + 2 * MARGIN, top + height + 3 * MARGIN)
+    page = Page(width + 2 * MARGIN, top + height + 4 * MARGIN + _LINE)
     for k, line in enumerate(lines):
         page.write(MARGIN, MARGIN + _LINE * (k + 1) - 6, line, 17, INK)
     page.paste(floor.pixels, MARGIN, top)
@@ -64,6 +64,7 @@ def draw_walk(
     end = "reached" if row["success"] else "missed"
     text = f"{end}: {row['why']}, {row['navigation_error']:.1f} m from the goal"
     foot = top + height + 2 * MARGIN
-    x = page.write(MARGIN, foot, text, 16, GOOD if row["success"] else INK, True)
-    page.write(x + 2 * MARGIN, foot, "green: asked · blue: driven · black: start", 15, MUTED)
+    page.write(MARGIN, foot, text, 16, GOOD if row["success"] else INK, True)
+    legend = "green: asked, with its goal · blue: driven · black: start · white: looked around"
+    page.write(MARGIN, foot + _LINE, clipped(legend, width, 15), 15, MUTED)
     return page.pixels()

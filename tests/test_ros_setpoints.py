@@ -223,6 +223,7 @@ LIMITS: dict[str, Any] = {
     "velocity": [1.0] * 6,
     "acceleration": [10.0] * 6,
     "hold": 0.1,
+    "twist_frame": "pose",
     "urdf": URDF,
     "base_link": "link_base",
     "tip_link": "link6",
@@ -256,6 +257,7 @@ def test_a_gate_knows_the_box_of_its_arm() -> None:
         ({"workspace_low": [0.1, -0.5]}, "coordinates"),
         ({"workspace_low": [0.7, -0.5, 0.0]}, "low < high"),
         ({"command": "twist"}, "commands of joints"),
+        ({"twist_frame": "base"}, "kind twist, not positions"),
     ],
 )
 def test_a_gate_whose_arm_is_another_does_not_start(change: dict[str, Any], why: str) -> None:

@@ -156,11 +156,7 @@ def _through(
                 told.clear()
                 trail.clear()
                 instructions.publish(String(data=errand.text))
-                operator.spin_until(
-                    lambda: told.get("state") in OVER or told.get("why", "").startswith("refused"),
-                    config.patience,
-                    f"the end of the walk {errand.text[:60]!r}",
-                )
+                _await_end(operator, told, errand, config.patience)
                 visited = [graph.viewpoints[k] for k in told["viewpoints"]]
                 rows.append({**_row(graph, errand, visited), "why": told["why"]})
                 trails.append(np.array(trail).reshape(-1, 2))
@@ -168,6 +164,24 @@ def _through(
         return rows, trails, operator.report()
     finally:
         operator.close()
+
+
+def _await_end(
+    operator: Operator, told: dict[str, Any], errand: Instruction, seconds: float
+) -> None:
+    """Wait until the navigator tells that this very errand is over.
+
+    Raises:
+        ValueError: if it refuses the errand.
+    """
+
+    def over() -> bool:
+        if told.get("why", "").startswith("refused"):
+            raise ValueError(f"the navigator {told['why']}")
+        said = told.get("instruction", "")  # its beginning, of a long one
+        return bool(said) and errand.text.startswith(said) and told.get("state") in OVER
+
+    operator.spin_until(over, seconds, f"the end of the walk {errand.text[:60]!r}")
 
 
 def _direct(

@@ -19,6 +19,7 @@ os.environ.setdefault("ROS_PYTHON_CHECK_FIELDS", "1")
 pytest.importorskip("rclpy")
 
 import rclpy
+import yaml
 from nav_msgs.msg import Odometry
 from PIL import Image
 from rclpy.context import Context
@@ -28,18 +29,21 @@ from std_srvs.srv import Trigger
 
 from decisive.cli import main
 from decisive.scenes import HouseScene
+from envs.indoor.r2r_data import Instruction
 from robots.driving import Pose
 from robots.streaming import Outcome
 from ros_nodes import messages, walks
 from ros_nodes import navigation_messages as nav
 from ros_nodes.demo import isolated
-from ros_nodes.graph import find_graph
+from ros_nodes.graph import find_graph, share
 from ros_nodes.guide import Choice
+from ros_nodes.navigator import PARAMETERS as NAVIGATOR_PARAMETERS
 from ros_nodes.navigator import Navigator
 from ros_nodes.operator import Operator
 from ros_nodes.panorama_input import PanoramaInput
 from ros_nodes.processes import running
 from ros_nodes.running import LATCHED, RELIABLE
+from ros_nodes.sim_base import PARAMETERS as BASE_PARAMETERS
 from ros_nodes.walk_picture import TRAIL
 from ros_nodes.walks import WalksConfig, run_walks
 from ros_nodes.world_model import WorldModel
@@ -444,6 +448,39 @@ def test_the_emergency_stop_halts_a_driving_base(tmp_path: Path, scene: HouseSce
             assert operator.report()["state"] == "estop"
         finally:
             operator.close()
+
+
+def test_a_walk_that_is_refused_or_not_this_one_is_no_end() -> None:
+    class Waits:
+        def spin_until(self, condition: Callable[[], Any], seconds: float, what: str) -> None:
+            self.over = condition()
+
+    route = Instruction("0_0", "0", HOUSE, ("a", "b"), 0.0, "go to the bed")
+    waits: Any = Waits()
+    for told, over in (
+        ({"state": "arrived", "why": "", "instruction": "go to the bed"}, True),
+        ({"state": "arrived", "why": "", "instruction": "go to the sofa"}, False),
+        ({"state": "driving", "why": "", "instruction": "go to the bed"}, False),
+        ({"state": "idle", "why": "", "instruction": ""}, False),
+        ({}, False),
+    ):
+        walks._await_end(waits, dict(told), route, 1.0)
+        assert waits.over == over
+    with pytest.raises(ValueError, match="refused: too far"):
+        walks._await_end(waits, {"state": "idle", "why": "refused: too far"}, route, 1.0)
+
+
+def test_the_direct_walk_has_the_settings_of_the_graph() -> None:
+    """It takes the defaults of the nodes; the file of the graph must not say otherwise."""
+    file = yaml.safe_load(share("config/sim_navigation.yaml").read_text())
+    tables = {"sim_base": BASE_PARAMETERS, "navigator": NAVIGATOR_PARAMETERS}
+    used = {"height", "ranker", "model", "samples", "horizon", "max_hops"}
+    for node, table in tables.items():
+        given = file[f"/**/{node}"]["ros__parameters"]
+        defaults = {p.name: p.default for p in table}
+        assert {name: given[name] for name in used & set(given)} == {
+            name: defaults[name] for name in used & set(given)
+        }
 
 
 @pytest.mark.parametrize(

@@ -70,7 +70,8 @@ def draw_house(seed: int, split: str, predictability: float, size: tuple[int, in
     simulator = ProceduralSimulator(house)
     seen = tuple(simulator.observe(name, size) for name in house.graph.viewpoints)
     simulator.close()
-    return House(house.name, seen, tuple(tuple(row) for row in house.graph.neighbors))
+    rooms = tuple(house.rooms[room].purpose for room in house.viewpoint_rooms)
+    return House(house.name, seen, tuple(tuple(row) for row in house.graph.neighbors), rooms)
 
 
 def _counted(houses: Iterator[House], meter: Meter) -> Iterator[House]:

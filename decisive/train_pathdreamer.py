@@ -166,12 +166,13 @@ def _train_apart(arguments: Arguments, command: str) -> dict[str, TrainResult]:
 def _model(arguments: Arguments) -> Pathdreamer:
     import torch
 
+    from world_models.pathdreamer.config import size
     from world_models.pathdreamer.model import Pathdreamer, load_world_model
 
     if arguments.start is not None:
         return load_world_model(arguments.start)
     torch.manual_seed(arguments.seed)
-    return Pathdreamer(arguments.size)
+    return Pathdreamer(replace(size(arguments.size), rooms=_panoramas(arguments).room_names))
 
 
 def _config(arguments: Arguments) -> DreamTrainConfig:
@@ -192,11 +193,17 @@ def _config(arguments: Arguments) -> DreamTrainConfig:
 
 def _panoramas(arguments: Arguments) -> PanoramaSet:
     from decisive.rendering import panoramas_of
+    from world_models.pathdreamer.config import size
+    from world_models.pathdreamer.model import load_world_model
     from world_models.pathdreamer.panoramas import open_panoramas
 
     if arguments.data is not None:
         return open_panoramas(arguments.data)
-    height = _model(arguments).config.height if arguments.height is None else arguments.height
+    height = arguments.height
+    if height is None and arguments.start is not None:
+        height = load_world_model(arguments.start).config.height
+    elif height is None:
+        height = size(arguments.size).height
     return panoramas_of(
         Path(arguments.panoramas),
         "train",

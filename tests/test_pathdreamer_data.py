@@ -12,6 +12,8 @@ from hypothesis import strategies as st
 from pathdreamer_cases import make_guidance, painted_house, painted_set
 
 from world_models.pathdreamer.batches import (
+    POOL,
+    Echoes,
     Example,
     Examples,
     WalkConfig,
@@ -36,6 +38,10 @@ def houses(count: int = 3, height: int = 16) -> list[House]:
     return [painted_house(rng, f"house-{k}", height, rooms=3 + k) for k in range(count)]
 
 
+def named(house: House, *rooms: str) -> House:
+    return replace(house, rooms=rooms)
+
+
 def test_a_set_survives_the_disk(tmp_path: Path) -> None:
     write_panoramas(tmp_path / "set", houses(), (16, 32))
     found, expected = open_panoramas(tmp_path / "set"), PanoramaSet.of_houses(houses())
@@ -46,6 +52,18 @@ def test_a_set_survives_the_disk(tmp_path: Path) -> None:
     assert found.houses == expected.houses
     assert found.size == (16, 32)
     assert len(found) == 3 + 4 + 5
+
+
+def test_kinds_of_room_survive_the_disk_and_may_be_unknown(tmp_path: Path) -> None:
+    first, second, third = houses()
+    known = [named(first, "kitchen", "hallway", "kitchen"), second]
+    write_panoramas(tmp_path / "set", known, (16, 32))
+    found = open_panoramas(tmp_path / "set")
+    assert found.rooms == ("kitchen", "hallway", "kitchen", "", "", "", "")
+    assert found.room_names == ("hallway", "kitchen")
+    assert found.part(["house-1"]).rooms == found.rooms
+    with pytest.raises(ValueError, match="house-2: 5 viewpoints, but rooms of 2"):
+        PanoramaSet.of_houses([named(third, "kitchen", "hallway")])
 
 
 def test_neighbours_are_of_the_same_house() -> None:
@@ -82,7 +100,7 @@ def test_a_damaged_set_is_refused(tmp_path: Path, damage: str) -> None:
     elif damage == "missing":
         (tmp_path / "rgb.bin").unlink()
     elif damage == "format":
-        index["format"] = 2
+        index["format"] = 1
     elif damage == "neighbors":
         index["houses"][0]["neighbors"][0] = [77]
     elif damage == "nothing":
@@ -271,3 +289,63 @@ def test_stacked_arrays_keep_their_values() -> None:
     assert (guidance.filled_depth > 0).all()
     with pytest.raises(ValueError, match="at least one"):
         stack_guidance([])
+
+
+# Walks that come up several times
+
+
+def test_an_echo_is_the_walk_with_the_world_turned_or_mirrored() -> None:
+    data = painted_set(0, 3, 16)
+    echoes = Echoes(Examples(data, make_guidance, WalkConfig(), seed=3), times=2)
+    straight = Examples(data, make_guidance, WalkConfig(turn=False, mirror=False), seed=3)
+    walks = [straight[number] for number in np.random.default_rng([3, 0]).permutation(POOL)[:8]]
+    mirrorings = set()
+    for number, walk in enumerate(walks):
+        found, rng = echoes[number], np.random.default_rng([3, number])
+        columns, mirror = int(rng.integers(32)), bool(rng.integers(2))
+        mirrorings.add(mirror)
+
+        def moved(seen: Seen, columns: int = columns, mirror: bool = mirror) -> Seen:
+            return mirrored(turned(seen, columns)) if mirror else turned(seen, columns)
+
+        target = moved(walk.targets[-1])
+        for name in ("rgb", "semantic", "depth"):
+            np.testing.assert_array_equal(getattr(found.targets[-1], name), getattr(target, name))
+        np.testing.assert_allclose(target.position, found.targets[-1].position, atol=1e-12)
+        again = make_guidance([moved(seen) for seen in walk.context], target.position)
+        for name in ("valid", "semantic", "filled_semantic", "depth", "filled_depth", "rgb"):
+            close = np.isclose(getattr(found.guidance, name).astype(float), getattr(again, name))
+            assert close.mean() > 0.95, name  # points on the edge of a pixel may round to the next
+    assert mirrorings == {False, True}
+
+
+def test_every_walk_comes_up_as_often_as_asked_and_then_others_do() -> None:
+    data = painted_set(0, 3, 16)
+    made: list[int] = []
+
+    class Counted(Examples):
+        def __getitem__(self, index: int) -> Example:
+            made.append(index)
+            return walk
+
+    examples = Examples(data, make_guidance, WalkConfig(), seed=0)
+    walk = examples[0]
+    echoes = Echoes(examples, times=3)
+    echoes._straight = Counted(data, make_guidance, WalkConfig(), 0)
+    for number in range(3 * POOL + 5):
+        echoes[number]
+    assert sorted(made[:POOL]) == list(range(POOL))
+    assert len(made) == POOL + 5
+    assert min(made[POOL:]) >= POOL
+
+
+def test_an_echo_does_not_depend_on_what_was_asked_before() -> None:
+    examples = Examples(painted_set(0, 3, 16), make_guidance, WalkConfig(), seed=0)
+    one, other = Echoes(examples, times=2), Echoes(examples, times=2)
+    for number in (0, POOL + 3, 2 * POOL + 1, 7):
+        one[number]
+    for number in (7, 2 * POOL + 1, POOL + 3):
+        a, b = one[number], other[number]
+        np.testing.assert_array_equal(a.guidance.filled_depth, b.guidance.filled_depth)
+        np.testing.assert_array_equal(a.targets[-1].rgb, b.targets[-1].rgb)
+        assert a.room == b.room

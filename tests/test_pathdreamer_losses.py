@@ -20,6 +20,7 @@ from world_models.pathdreamer.losses import (
     feature_matching_loss,
     kl_divergence,
     latent_loss,
+    room_loss,
     semantic_loss,
     shown_classes,
     structure_loss,
@@ -209,3 +210,11 @@ def test_scores_do_not_depend_on_how_panoramas_are_batched() -> None:
     for row in zip(*(array.split(2) for array in arrays), strict=True):
         apart.add(*row)
     assert together.results() == pytest.approx(apart.results())
+
+
+def test_the_loss_of_rooms_counts_known_ones_over_the_whole_batch() -> None:
+    logits = torch.tensor([[2.0, 0.0], [0.0, 1.0], [5.0, -5.0]])
+    nats = torch.tensor([math.log(1 + math.exp(-2)), math.log(1 + math.exp(-1))])
+    found = room_loss(logits, torch.tensor([0, 1, -1]))
+    torch.testing.assert_close(found, nats.sum() / 3)
+    assert room_loss(logits, torch.tensor([-1, -1, -1])) == 0

@@ -210,6 +210,26 @@ def test_the_summary_is_learned_first_and_then_left_alone(tmp_path: Path) -> Non
     assert same(model, load_world_model(tmp_path / "last"))
 
 
+def test_a_summary_learns_to_name_the_rooms_that_the_data_name(tmp_path: Path) -> None:
+    data = painted_set(0, 3, 16)
+    rooms = tuple("den" if k % 2 else "study" for k in range(len(data)))
+    torch.manual_seed(0)
+    own = replace(TINY, structure=replace(TINY.structure, summary=32), rooms=("den", "study"))
+    config = replace(QUICK, parts=("summary",), steps=3, log_every=1, weight_decay=0.0)
+    for name, known in (("named", rooms), ("unnamed", ("",) * len(data))):
+        model = Pathdreamer(own)
+        assert model.structure.summary.rooms.weight.shape == (2, 32)
+        before = model.structure.summary.rooms.weight.clone()
+        told = replace(data, rooms=known)
+        result = train_pathdreamer(
+            model, told, config, tmp_path / name, make_guidance, progress=False
+        )
+        assert (result.history[-1]["room"] > 0) == (name == "named")
+        learned = model.structure.summary.rooms.weight
+        assert torch.equal(learned, before) == (name == "unnamed")
+    assert load_world_model(tmp_path / "named" / "last").config.rooms == ("den", "study")
+
+
 def test_a_model_without_a_summary_is_trained_without(tmp_path: Path) -> None:
     _, result = run(tmp_path, replace(QUICK, parts=("summary", "structure"), steps=4))
     assert not (tmp_path / "summary").exists()

@@ -7,7 +7,7 @@ what was seen, without a model) and an oracle that knows how the houses are made
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -64,7 +64,7 @@ class HousePlan:
     guessed: int = 300
     samples: int = 3
     dreamer_seconds: float = 1200.0
-    ranker_seconds: float = 400.0
+    ranker_seconds: float = 1200.0
 
     def __post_init__(self) -> None:
         """Refuse houses of the training, before anything is trained."""
@@ -133,6 +133,7 @@ class HouseStudy:
         """The world model, trained if it is not there."""
         import torch
 
+        from world_models.pathdreamer.config import size
         from world_models.pathdreamer.guidance import make_guidance
         from world_models.pathdreamer.model import Pathdreamer, load_world_model
         from world_models.pathdreamer.train_config import DreamTrainConfig
@@ -145,7 +146,9 @@ class HouseStudy:
             seed=self.seed,
         )
         out = self.folder / "world-model"
-        train_pathdreamer(Pathdreamer("small"), self.train.panoramas, config, out, make_guidance)
+        houses = self.train.panoramas
+        model = Pathdreamer(replace(size("small"), rooms=houses.room_names))
+        train_pathdreamer(model, houses, config, out, make_guidance)
         return load_world_model(out / "last")
 
     @cached_property

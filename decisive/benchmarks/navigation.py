@@ -53,7 +53,7 @@ class Arguments:
     seeds: int = 3
     """Trainings, seeds 0 and up."""
     ranker_seconds: float | None = None
-    """CPU-seconds of a training of the ranker; 400 in houses, 200 for dreamed, else 180, if not
+    """CPU-seconds of a training of the ranker; 1200 in houses, 200 for dreamed, else 180, if not
     given."""
     views_seconds: float | None = None
     """CPU-seconds of a training of the world model; 1200 in houses, else 60, if not given."""

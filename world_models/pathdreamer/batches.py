@@ -2,8 +2,8 @@
 
 import math
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
-from typing import Protocol
+from dataclasses import dataclass, fields, replace
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -76,12 +76,14 @@ class Example:
             through by a roll-out.
         guidance: of the last target, from the context alone.
         draw: uniform in [0, 1), decides whether the example is rolled out.
+        room: kind of room of the last target; "" if unknown.
     """
 
     context: tuple[Seen, ...]
     targets: tuple[Seen, ...]
     guidance: GuidanceArrays
     draw: float
+    room: str = ""
 
 
 @dataclass(frozen=True)
@@ -204,6 +206,10 @@ def draw_walk(
     return tuple(way[:first]), tuple(way[first:])
 
 
+POOL = 1024
+"""Walks whose projections `Echoes` holds at a time: 90 MB of 32 x 64 pixels."""
+
+
 class Examples(Dataset[Example]):
     """Endlessly many examples, each a function of the seed and its number alone.
 
@@ -236,7 +242,70 @@ class Examples(Dataset[Example]):
         context = tuple(look(number) for number in numbers)
         targets = tuple(look(number) for number in ahead)
         guidance = self.make_guidance(context, targets[-1].position)
-        return Example(context, targets, guidance, float(rng.random()))
+        room = self.data.rooms[ahead[-1]]
+        return Example(context, targets, guidance, float(rng.random()), room)
+
+
+class Echoes(Dataset[Example]):
+    """The same walks several times over, turned and mirrored anew each time.
+
+    A small network's step costs less than the projection that it learns from. `POOL` walks come up
+    in one order after another before the next are drawn. What comes out is a function of the seed
+    and the number alone, as in `Examples`, and cannot be rolled out: there is no context.
+
+    Source: Choi et al. 2019, "Faster Neural Network Training with Data Echoing".
+    """
+
+    def __init__(self, examples: Examples, times: int) -> None:
+        """Args: where the walks come from, and how often each comes up."""
+        self.examples = examples
+        self.times = times
+        straight = replace(examples.config, turn=False, mirror=False)
+        self._straight = Examples(examples.data, examples.make_guidance, straight, examples.seed)
+        self._order: int | None = None
+        self._walks = np.zeros(0, np.int64)
+        self._kept: dict[int, Example] = {}
+
+    def __getitem__(self, index: int) -> Example:
+        """The example of a number."""
+        seed, config = self.examples.seed, self.examples.config
+        order, at = divmod(index, POOL)
+        if order != self._order:
+            if self._order is None or order // self.times != self._order // self.times:
+                self._kept = {}
+            self._order = order
+            self._walks = np.random.default_rng([seed, order]).permutation(POOL)
+        walk = order // self.times * POOL + int(self._walks[at])
+        if walk not in self._kept:
+            found = self._straight[walk]
+            target, guidance = _around_twice(found.targets[-1]), _around_twice(found.guidance)
+            self._kept[walk] = replace(found, context=(), targets=(target,), guidance=guidance)
+        kept = self._kept[walk]
+        rng = np.random.default_rng([seed, index])
+        columns = int(rng.integers(self.examples.data.size[1])) if config.turn else 0
+        mirror = config.mirror and bool(rng.integers(2))
+        target = _from(kept.targets[-1], columns, mirror)
+        return replace(kept, targets=(target,), guidance=_from(kept.guidance, columns, mirror))
+
+
+def _around_twice(panorama: Any) -> Any:
+    """Every image twice, one beside the other, so that turning it is to look at a part."""
+    return _each_image(panorama, lambda image: np.concatenate([image, image], axis=1))
+
+
+def _from(doubled: Any, columns: int, mirror: bool) -> Any:
+    """What `_around_twice` doubled, rolled to the right and then perhaps mirrored: views."""
+    width = doubled.semantic.shape[1] // 2
+    part = slice(width - columns, 2 * width - columns)
+    step = slice(None, None, -1 if mirror else 1)
+    return _each_image(doubled, lambda image: image[:, part][:, step])
+
+
+def _each_image(panorama: Any, change: Callable[[NDArray[Any]], NDArray[Any]]) -> Any:
+    images = {item.name: getattr(panorama, item.name) for item in fields(panorama)}
+    return replace(
+        panorama, **{name: change(image) for name, image in images.items() if image.ndim > 1}
+    )
 
 
 class _Share:
@@ -255,7 +324,7 @@ class _Share:
 
 
 def batches(
-    examples: Examples,
+    examples: Dataset[Example],
     batch_size: int,
     step: int = 0,
     rank: int = 0,

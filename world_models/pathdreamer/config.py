@@ -135,6 +135,7 @@ class PathdreamerConfig:
         n_classes: semantic ids are 0 (void) to `n_classes - 1`.
         max_depth: metres; what is farther counts as that far.
         copy_logit: logit by which the nearest-filled class leads before anything is learned.
+        rooms: kinds of room that the summary names, if the data of the training have them.
         structure: the structure generator.
         image: the image generator.
         discriminator: its adversary in training.
@@ -144,6 +145,7 @@ class PathdreamerConfig:
     n_classes: int = 41
     max_depth: float = 10.0
     copy_logit: float = 4.0
+    rooms: tuple[str, ...] = ()
     structure: StructureConfig = field(default_factory=StructureConfig)
     image: ImageConfig = field(default_factory=ImageConfig)
     discriminator: DiscriminatorConfig = field(default_factory=DiscriminatorConfig)
@@ -160,6 +162,10 @@ class PathdreamerConfig:
             value = getattr(self, name)
             if not (isinstance(value, int | float) and math.isfinite(value) and value > 0):
                 raise ValueError(f"{name} must be positive and finite, got {value!r}")
+        if not all(isinstance(name, str) and name for name in self.rooms):
+            raise ValueError(f"rooms must be names, got {self.rooms}")
+        if len(set(self.rooms)) != len(self.rooms):
+            raise ValueError(f"rooms must be distinct, got {self.rooms}")
         self.check_size(self.height, 2 * self.height)
 
     @property

@@ -34,6 +34,7 @@ class LossConfig:
         colour: of the absolute colour error, colours being in [0, 1].
         adversarial: of the hinge loss; 0 trains without a discriminator.
         feature_matching: of the distance between the discriminator's features.
+        room: of a nat of the kind of room, beside those of the classes that a panorama shows.
     """
 
     class_power: float = 0.35
@@ -43,6 +44,7 @@ class LossConfig:
     colour: float = 10.0
     adversarial: float = 0.1
     feature_matching: float = 1.0
+    room: float = 5.0
 
     def __post_init__(self) -> None:
         """Refuse weights that are negative or not finite."""
@@ -118,6 +120,16 @@ def summary_loss(shown: Tensor, semantic: Tensor) -> Tensor:
     nats = F.binary_cross_entropy_with_logits(shown, truth, reduction="none")
     keep = torch.arange(shown.shape[1], device=shown.device) != VOID
     return nats[:, keep].sum(dim=1).mean()
+
+
+def room_loss(logits: Tensor, rooms: Tensor) -> Tensor:
+    """Cross-entropy of the kinds of room, a mean over the batch; unknown ones count 0.
+
+    Args:
+        logits: `(B, R)`.
+        rooms: `(B,)` int64, -1 where unknown.
+    """
+    return F.cross_entropy(logits, rooms, ignore_index=-1, reduction="sum") / len(rooms)
 
 
 def depth_loss(depth: Tensor, truth: Tensor, max_depth: float) -> Tensor:

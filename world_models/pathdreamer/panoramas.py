@@ -1,7 +1,8 @@
 """Rendered panoramas of many houses on disk, read through memory maps.
 
-A folder holds `panoramas.json` (size, and for every house its name, the positions of its viewpoints
-and their neighbours), `rgb.bin`, `semantic.bin` and `depth.bin`, one panorama after another.
+A folder holds `panoramas.json` (size, and for every house its name, the positions of its
+viewpoints, their neighbours and their kinds of room), `rgb.bin`, `semantic.bin` and `depth.bin`,
+one panorama after another.
 """
 
 import json
@@ -16,7 +17,7 @@ from numpy.typing import NDArray
 
 from learning.atomic import new_folder
 
-FORMAT = 1
+FORMAT = 2
 INDEX_FILE = "panoramas.json"
 _FILES: dict[str, tuple[str, tuple[int, ...]]] = {
     "rgb": ("u1", (3,)),
@@ -50,11 +51,13 @@ class House:
         name: distinct within the set.
         panoramas: one from each viewpoint, in order; anything with the attributes of `Seen`.
         neighbors: for every viewpoint the numbers of those next to it.
+        rooms: for every viewpoint the kind of room that it is in, such as kitchen; None if unknown.
     """
 
     name: str
     panoramas: Iterable[Any]
     neighbors: tuple[tuple[int, ...], ...]
+    rooms: tuple[str, ...] | None = None
 
 
 @dataclass(frozen=True)
@@ -68,6 +71,7 @@ class PanoramaSet:
         positions: `(N, 3)` float64 metres.
         neighbors: for each of the N viewpoints the numbers, within the set, of those next to it.
         houses: name of each house and the range of its viewpoints.
+        rooms: for each of the N viewpoints the kind of room that it is in; "" if unknown.
     """
 
     rgb: NDArray[np.uint8]
@@ -76,6 +80,7 @@ class PanoramaSet:
     positions: NDArray[np.float64]
     neighbors: tuple[tuple[int, ...], ...]
     houses: tuple[tuple[str, range], ...]
+    rooms: tuple[str, ...]
 
     def __len__(self) -> int:
         """Number of panoramas."""
@@ -90,6 +95,11 @@ class PanoramaSet:
     def starts(self) -> NDArray[np.intp]:
         """Numbers of the viewpoints that have a neighbour."""
         return np.flatnonzero([bool(row) for row in self.neighbors])
+
+    @cached_property
+    def room_names(self) -> tuple[str, ...]:
+        """Kinds of room that occur, sorted; none where they are unknown."""
+        return tuple(sorted(set(self.rooms) - {""}))
 
     def seen(self, index: int) -> Seen:
         """One panorama, copied out of the map."""
@@ -119,6 +129,7 @@ class PanoramaSet:
             self.positions,
             tuple(row if i in inside else () for i, row in enumerate(self.neighbors)),
             tuple(kept),
+            self.rooms,
         )
 
     def class_counts(self, n_classes: int, most: int = 2000) -> NDArray[np.int64]:
@@ -145,7 +156,7 @@ class PanoramaSet:
         for house in houses:
             found = list(house.panoramas)
             panoramas += found
-            index.add(house.name, [p.position for p in found], house.neighbors)
+            index.add(house.name, [p.position for p in found], house.neighbors, house.rooms)
         for panorama in panoramas:
             _check_panorama(panorama, panoramas[0].semantic.shape, "the set")
         return cls(
@@ -179,7 +190,7 @@ def write_panoramas(folder: str | Path, houses: Iterable[House], size: tuple[int
                     for name, (kind, _) in _FILES.items():
                         files[name].write(getattr(panorama, name).astype(kind).tobytes())
                     positions.append(panorama.position)
-                index.add(house.name, positions, house.neighbors)
+                index.add(house.name, positions, house.neighbors, house.rooms)
         finally:
             for file in files.values():
                 file.close()
@@ -202,11 +213,14 @@ def open_panoramas(folder: str | Path) -> PanoramaSet:
         raise ValueError(f"{place / INDEX_FILE}: not valid JSON: {error}") from None
     try:
         if document["format"] != FORMAT:
-            raise ValueError(f"format must be {FORMAT}, got {document['format']!r}")
+            raise ValueError(
+                f"format must be {FORMAT}, got {document['format']!r}; "
+                "remove the folder and render it again"
+            )
         height, width = (int(n) for n in document["size"])
         index = _Index()
         for entry in document["houses"]:
-            index.add(entry["name"], entry["positions"], entry["neighbors"])
+            index.add(entry["name"], entry["positions"], entry["neighbors"], entry["rooms"])
         tables = index.tables()
     except (KeyError, TypeError, ValueError) as error:
         raise ValueError(f"{place / INDEX_FILE}: {error!r}") from None
@@ -230,13 +244,16 @@ class _Index:
         self.houses: list[tuple[str, range]] = []
         self.positions: list[list[float]] = []
         self.neighbors: list[tuple[int, ...]] = []
+        self.rooms: list[str] = []
 
-    def add(self, name: str, positions: Any, neighbors: Any) -> None:
+    def add(self, name: str, positions: Any, neighbors: Any, rooms: Any) -> None:
         first, count = len(self.positions), len(positions)
         if name in dict(self.houses):
             raise ValueError(f"two houses are called {name!r}")
         if len(neighbors) != count:
             raise ValueError(f"{name}: {count} viewpoints, but neighbours of {len(neighbors)}")
+        if rooms is not None and len(rooms) != count:
+            raise ValueError(f"{name}: {count} viewpoints, but rooms of {len(rooms)}")
         places = np.array(positions, float).reshape(count, 3)
         if not np.isfinite(places).all():
             raise ValueError(f"{name}: positions must be finite")
@@ -245,6 +262,7 @@ class _Index:
                 raise ValueError(f"{name}: neighbours must be 0 to {count - 1}, got {list(row)}")
             self.neighbors.append(tuple(first + int(n) for n in row))
         self.positions += places.tolist()
+        self.rooms += [""] * count if rooms is None else [str(room) for room in rooms]
         self.houses.append((str(name), range(first, first + count)))
 
     def tables(self) -> dict[str, Any]:
@@ -254,6 +272,7 @@ class _Index:
             "positions": np.array(self.positions, np.float64),
             "neighbors": tuple(self.neighbors),
             "houses": tuple(self.houses),
+            "rooms": tuple(self.rooms),
         }
 
     def document(self, size: tuple[int, int]) -> dict[str, Any]:
@@ -269,6 +288,7 @@ class _Index:
                         [n - span.start for n in row]
                         for row in self.neighbors[span.start : span.stop]
                     ],
+                    "rooms": self.rooms[span.start : span.stop],
                 }
                 for name, span in self.houses
             ],

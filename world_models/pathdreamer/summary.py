@@ -2,7 +2,9 @@
 
 A departure from the paper. What kind of room lies behind a door is worth little pixel by pixel, so
 the structure generator learns it late. This small network learns nothing else, and quickly: it
-looks at coarse cells, in which it counts the classes exactly instead of convolving ids.
+looks at coarse cells, in which it counts the classes exactly instead of convolving ids. Where the
+data say what kind of room each viewpoint is in (as Matterport3D's regions do), it learns to name
+that too, which teaches it more a picture than the classes alone.
 """
 
 from typing import cast
@@ -41,6 +43,7 @@ class Summary(nn.Module):
             nn.LayerNorm(4 * width), nn.Linear(4 * width, channels), nn.ReLU(inplace=True)
         )
         self.classes = nn.Linear(channels, config.n_classes)
+        self.rooms = nn.Linear(channels, len(config.rooms)) if config.rooms else None
 
     def forward(self, guidance: GuidanceBatch) -> Tensor:
         """`(B, channels)`."""

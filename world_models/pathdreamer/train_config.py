@@ -10,7 +10,7 @@ from world_models.pathdreamer.batches import WalkConfig
 from world_models.pathdreamer.losses import LossConfig
 
 PARTS = ("summary", "structure", "image")
-SUMMARY_BATCH, SUMMARY_LR = 8, 3.0
+SUMMARY_BATCH, SUMMARY_LR, SUMMARY_ECHO = 8, 3.0, 4
 
 
 @dataclass(frozen=True)
@@ -21,7 +21,7 @@ class DreamTrainConfig(TrainConfig):
         parts: of the model that are trained, of `summary`, `structure` and `image`. The summary is
             learned first and by itself; a model without one is trained without.
         summary_share: of the budget that the summary takes, in batches `SUMMARY_BATCH` times as
-            large and at a rate `SUMMARY_LR` times as high.
+            large and at a rate `SUMMARY_LR` times as high; it meets each walk `SUMMARY_ECHO` times.
         walks: which walks are drawn.
         losses: weights of the losses.
         recurrent_from: share of the budget after which examples are rolled out: the viewpoints

@@ -28,6 +28,7 @@ from learning.train_config import learning_rate
 from learning.train_log import TrainLog
 from learning.train_state import read_state, restore_training, training_tensors, write_state
 from world_models.pathdreamer.batches import (
+    Echoes,
     Example,
     Examples,
     MakeGuidance,
@@ -43,6 +44,7 @@ from world_models.pathdreamer.losses import (
     class_weights,
     discriminator_loss,
     feature_matching_loss,
+    room_loss,
     structure_loss,
     summary_loss,
 )
@@ -50,7 +52,11 @@ from world_models.pathdreamer.model import Pathdreamer, save_world_model
 from world_models.pathdreamer.panoramas import PanoramaSet
 from world_models.pathdreamer.rollouts import roll_out
 from world_models.pathdreamer.scores import validate
-from world_models.pathdreamer.train_config import DreamTrainConfig, has_bfloat16
+from world_models.pathdreamer.train_config import (
+    SUMMARY_ECHO,
+    DreamTrainConfig,
+    has_bfloat16,
+)
 
 STATE_FILE = "train_state.safetensors"
 # These change how a run is watched or where it computes, not what it is.
@@ -233,7 +239,8 @@ class _Run:
 
     def _loop(self, log: TrainLog) -> None:
         config, at = self.config, self.at
-        examples = Examples(self.train_part, self.make_guidance, config.walks, config.seed)
+        drawn = Examples(self.train_part, self.make_guidance, config.walks, config.seed)
+        examples = Echoes(drawn, SUMMARY_ECHO) if "summary" in config.parts else drawn
         stream = batches(
             examples,
             config.batch_size,
@@ -295,7 +302,12 @@ class _Run:
         truth = stack_truth([example.targets[-1] for example in examples]).to(device)
         lr = learning_rate(config, step, fraction)
         with self._autocast():
-            loss, values, painted = self._losses(guidance, truth, noise, fraction)
+            if "summary" in config.parts:
+                rooms = [example.room for example in examples]
+                loss, values = self._summary_losses(guidance, truth, rooms)
+                painted = None
+            else:
+                loss, values, painted = self._losses(guidance, truth, noise, fraction)
         self.learner.step(loss, lr, self.ranks.world)
         if self.ema is not None:
             self.ema.update(step)
@@ -310,6 +322,25 @@ class _Run:
             values["discriminator"] = against.detach()
         return {"loss": loss.detach(), **values}
 
+    def _summary_losses(
+        self, guidance: GuidanceBatch, truth: Truth, rooms: Sequence[str]
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """Loss of the summary and its parts."""
+        summary = self.model.structure.summary
+        assert summary is not None
+        vector = summary(guidance)
+        shown = summary_loss(summary.classes(vector).float(), truth.semantic)
+        values = {"shown": shown.detach()}
+        if summary.rooms is None:
+            return shown, values
+        known = self.model.config.rooms
+        labels = [known.index(room) if room in known else -1 for room in rooms]
+        named = room_loss(
+            summary.rooms(vector).float(), torch.tensor(labels, device=self.ranks.device)
+        )
+        values["room"] = named.detach()
+        return shown + self.config.losses.room * named, values
+
     def _losses(
         self, guidance: GuidanceBatch, truth: Truth, noise: Tensor, fraction: float
     ) -> tuple[Tensor, dict[str, Tensor], Tensor | None]:
@@ -318,9 +349,6 @@ class _Run:
         total = torch.zeros((), device=self.ranks.device)
         values: dict[str, Tensor] = {}
         painted = None
-        if "summary" in self.config.parts:
-            assert model.structure.summary is not None
-            total = total + summary_loss(model.structure.summary.shown(guidance), truth.semantic)
         if "structure" in self.config.parts:
             whole = GuidanceBatch.of_truth(truth.rgb, truth.semantic, truth.depth)
             predicted = model.structure(guidance, noise, truth=whole)
@@ -485,7 +513,7 @@ def _plain(value: Any) -> Any:
 
 def _fingerprint(data: PanoramaSet) -> str:
     digest = hashlib.blake2b(digest_size=16)
-    digest.update(repr((data.size, data.neighbors, data.houses)).encode())
+    digest.update(repr((data.size, data.neighbors, data.houses, data.rooms)).encode())
     digest.update(np.ascontiguousarray(data.positions).tobytes())
     # Some dozen panoramas tell sets apart; all pixels would take seconds.
     for index in range(0, len(data), max(1, len(data) // 32)):

@@ -63,7 +63,16 @@ EXTRAS = {
     "dev": ["codespell>=2.3", "mypy>=1.15", "pyright[nodejs]>=1.1.390", "ruff>=0.12"],
 }
 
-ROOMS = ("agents", "decisive", "envs", "learning", "robots", "ros_nodes", "world_models")
+ROOMS = (
+    "agents",
+    "decisive",
+    "envs",
+    "learning",
+    "perception",
+    "robots",
+    "ros_nodes",
+    "world_models",
+)
 
 
 def files(folder: str, pattern: str) -> list[str]:

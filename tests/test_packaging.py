@@ -13,7 +13,16 @@ from xml.etree import ElementTree
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
-ROOMS = ("agents", "decisive", "envs", "learning", "robots", "ros_nodes", "world_models")
+ROOMS = (
+    "agents",
+    "decisive",
+    "envs",
+    "learning",
+    "perception",
+    "robots",
+    "ros_nodes",
+    "world_models",
+)
 SETTINGS = ("setup.py", "setup.cfg", "pyproject.toml", "package.xml", "LICENSE")
 CARRIED = (*ROOMS, "config", "launch", "resource", *SETTINGS)
 

@@ -1,0 +1,48 @@
+"""Layers that several backbones share."""
+
+import torch
+from torch import Tensor, nn
+
+
+class StochasticDepth(nn.Module):
+    """Leaves out a residual branch of whole samples in training, and scales the others up.
+
+    Source: Huang et al. 2016, "Deep Networks with Stochastic Depth", with the survivors divided by
+    the chance to survive, so that nothing changes in evaluation.
+    """
+
+    def __init__(self, rate: float = 0.0) -> None:
+        """Args: chance in [0, 1) that a sample goes without the branch.
+
+        Raises:
+            ValueError: for another chance.
+        """
+        super().__init__()
+        if not 0 <= rate < 1:
+            raise ValueError(f"rate must be in [0, 1), got {rate}")
+        self.rate = rate
+
+    def forward(self, x: Tensor) -> Tensor:
+        """The branch `(B, ...)`, of some samples 0."""
+        if not (self.training and self.rate):
+            return x
+        kept = torch.rand(len(x), *(1,) * (x.ndim - 1), device=x.device) >= self.rate
+        return x * kept.to(x.dtype) / (1 - self.rate)
+
+    def extra_repr(self) -> str:
+        """For `repr`."""
+        return f"rate={self.rate:g}"
+
+
+def check_images(images: Tensor, channels: int = 3) -> None:
+    """Refuse what no backbone can take.
+
+    Raises:
+        ValueError: for anything but a batch `(B, channels, H, W)` of floats with B, H, W above 0.
+    """
+    if images.ndim != 4 or images.shape[1] != channels or not images.numel():
+        raise ValueError(f"images must be (B, {channels}, H, W), got {tuple(images.shape)}")
+    if not images.is_floating_point():
+        raise ValueError(
+            f"images must be floats, got {images.dtype}; divide bytes by 255 and normalise them"
+        )

@@ -31,7 +31,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from perception.layers import StochasticDepth, check_images
+from perception.layers import SqueezeExcite, StochasticDepth, check_images
 from perception.relative_attention import LAYER_NORM_EPS, Pool, Pooling, TransformerBlock
 
 StrideAt = Literal["depthwise", "expansion"]
@@ -253,26 +253,6 @@ class MBConv(nn.Module):
         hidden = F.gelu(self.expand_norm(self.expand(self.norm(x))))
         hidden = F.gelu(self.depthwise_norm(self.depthwise(hidden)))
         return self.shortcut(self.pool(x)) + self.drop(self.project(self.excite(hidden)))
-
-
-class SqueezeExcite(nn.Module):
-    """Scales each channel by what the means of all channels say (Hu et al. 2018)."""
-
-    def __init__(self, width: int, squeezed: int) -> None:
-        """Build from torch's global random generator.
-
-        Args:
-            width: channels of the map.
-            squeezed: channels between the two layers.
-        """
-        super().__init__()
-        self.reduce = nn.Conv2d(width, squeezed, 1)
-        self.restore = nn.Conv2d(squeezed, width, 1)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """`(B, width, h, w)`, each channel times a number in (0, 1)."""
-        means = x.mean(dim=(2, 3), keepdim=True)
-        return x * self.restore(F.silu(self.reduce(means))).sigmoid()
 
 
 class _Stem(nn.Module):

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from perception.layers import StochasticDepth, check_images
+from perception.layers import SqueezeExcite, StochasticDepth, check_images
 
 Kind = Literal["fused", "mbconv"]
 
@@ -289,19 +289,6 @@ class _ConvNorm(nn.Module):
         return self.act(self.norm(self.conv(x)))
 
 
-class _SqueezeExcite(nn.Module):
-    """Scales channels by what the whole map shows (Hu et al. 2018)."""
-
-    def __init__(self, channels: int, hidden: int) -> None:
-        super().__init__()
-        self.reduce = nn.Conv2d(channels, hidden, 1)
-        self.expand = nn.Conv2d(hidden, channels, 1)
-
-    def forward(self, x: Tensor) -> Tensor:
-        pooled = x.mean(dim=(2, 3), keepdim=True)
-        return x * self.expand(F.silu(self.reduce(pooled))).sigmoid()
-
-
 class _Block(nn.Module):
     """What both kinds share: the residual, where input and output are of one size."""
 
@@ -342,7 +329,7 @@ class _MBConv(_Block):
         self.expand = _ConvNorm(config, n_in, hidden, 1) if stage.expansion > 1 else nn.Identity()
         self.depthwise = _ConvNorm(config, hidden, hidden, stage.kernel, stride, groups=hidden)
         # A share of the input's channels, not of the widened ones: as published.
-        self.squeeze = _SqueezeExcite(hidden, max(1, int(n_in * config.squeeze)))
+        self.squeeze = SqueezeExcite(hidden, max(1, int(n_in * config.squeeze)))
         self.project = _ConvNorm(config, hidden, stage.width, 1, active=False)
 
     def branch(self, x: Tensor) -> Tensor:
@@ -371,7 +358,7 @@ _OUTSIDE = {
     "bn2": "head.norm",
     "classifier": "classifier",
 }
-_SQUEEZE = {"se.conv_reduce": "squeeze.reduce", "se.conv_expand": "squeeze.expand"}
+_SQUEEZE = {"se.conv_reduce": "squeeze.reduce", "se.conv_expand": "squeeze.restore"}
 # By the convolution that only blocks of the kind have; the first that fits.
 _INSIDE: dict[str, dict[str, str]] = {
     "conv": {"conv": "expand.conv", "bn1": "expand.norm"},

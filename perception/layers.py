@@ -2,6 +2,7 @@
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 
 class StochasticDepth(nn.Module):
@@ -32,6 +33,26 @@ class StochasticDepth(nn.Module):
     def extra_repr(self) -> str:
         """For `repr`."""
         return f"rate={self.rate:g}"
+
+
+class SqueezeExcite(nn.Module):
+    """Scales each channel by what the means of all channels say (Hu et al. 2018)."""
+
+    def __init__(self, width: int, squeezed: int) -> None:
+        """Build from torch's global random generator.
+
+        Args:
+            width: channels of the map.
+            squeezed: channels between the two layers.
+        """
+        super().__init__()
+        self.reduce = nn.Conv2d(width, squeezed, 1)
+        self.restore = nn.Conv2d(squeezed, width, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """`(B, width, h, w)`, each channel times a number in (0, 1)."""
+        means = x.mean(dim=(2, 3), keepdim=True)
+        return x * self.restore(F.silu(self.reduce(means))).sigmoid()
 
 
 def check_images(images: Tensor, channels: int = 3) -> None:

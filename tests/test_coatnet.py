@@ -33,10 +33,9 @@ from perception.coatnet import (
     CoAtNet,
     CoAtNetConfig,
     MBConv,
-    SqueezeExcite,
     from_timm,
 )
-from perception.layers import StochasticDepth
+from perception.layers import SqueezeExcite, StochasticDepth
 from perception.relative_attention import (
     CACHED_GRIDS,
     Pool,

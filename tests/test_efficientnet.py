@@ -322,8 +322,8 @@ def test_a_squeezed_channel_is_scaled_by_hand_worked_numbers() -> None:
     with torch.no_grad():
         squeeze.reduce.weight.fill_(1 / channels)
         squeeze.reduce.bias.fill_(0.5)
-        squeeze.expand.weight.fill_(1.0)
-        squeeze.expand.bias.fill_(-1.0)
+        squeeze.restore.weight.fill_(1.0)
+        squeeze.restore.bias.fill_(-1.0)
     x = torch.rand(1, channels, 2, 3)
     x = x - x.mean() + 0.5
     # The mean is 0.5, so reduced 1, SiLU 0.731059, expanded 3 * 0.731059 - 1 = 1.193176.

@@ -57,6 +57,9 @@ def test_gains_and_shares_are_worked_by_hand() -> None:
     assert 0 < low < gain / gap < high < 1
     assert found["some"]["gain_ci95"][0] > 0
     assert "gain" not in found["none"]
+    assert found["all"]["over_second"] == pytest.approx(every.mean() - some.mean())
+    assert found["all"]["over_second_ci95"][0] > 0
+    assert not {"over_second"} & {*found["none"], *found["some"]}
     header, rows = results_rows(found)
     assert len(header) == len(rows[0])
     assert rows[0][4] == "-"

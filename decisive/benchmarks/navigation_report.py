@@ -30,7 +30,8 @@ def compare(results: Mapping[tuple[str, int], Mapping[str, Any]], arms: Sequence
     Returns:
         A JSON object by arm: `episodes`, `seeds`, each measure with its `_ci95` and its figures
         `_by_seed`; for all but the first `gain` (of success, paired) with `gain_ci95`; for those
-        between, `share_of_gap` with `share_of_gap_ci95`: None where the gap's interval holds 0.
+        between, `share_of_gap` with `share_of_gap_ci95`: None where the gap's interval holds 0; for
+        those after the second, `over_second` with `over_second_ci95`: paired, against the second.
 
     Raises:
         ValueError: if arms did not walk the same instructions.
@@ -46,27 +47,29 @@ def compare(results: Mapping[tuple[str, int], Mapping[str, Any]], arms: Sequence
             entry[name] = float(means[:, k].mean())
             entry[f"{name}_ci95"] = spread[:, k].tolist()
             entry[f"{name}_by_seed"] = values[arm][:, :, k].mean(1).tolist()
-        if arm != arms[0]:
-            gain = (success[arm] - success[arms[0]])[:, None]
-            entry["gain"] = float(gain.mean())
-            interval = np.quantile(_resampled(gain, groups)[:, 0], (0.025, 0.975))
-            entry["gain_ci95"] = interval.tolist()
+        for name, rival in (("gain", arms[0]), ("over_second", arms[1])):
+            if arms.index(arm) > arms.index(rival):
+                gain = (success[arm] - success[rival])[:, None]
+                entry[name] = float(gain.mean())
+                interval = np.quantile(_resampled(gain, groups)[:, 0], (0.025, 0.975))
+                entry[f"{name}_ci95"] = interval.tolist()
         found[arm] = entry
     low, high = found[arms[-1]]["gain_ci95"]
     for arm in arms[1:-1]:
         found[arm] |= {"share_of_gap": None, "share_of_gap_ci95": None}
         if low > 0 or high < 0:
             both = np.stack([success[name] - success[arms[0]] for name in (arm, arms[-1])], axis=1)
-            share = np.divide(*_resampled(both, groups).T)
+            with np.errstate(divide="ignore", invalid="ignore"):  # a resample may have no gap
+                share = np.divide(*_resampled(both, groups).T)
             found[arm]["share_of_gap"] = found[arm]["gain"] / found[arms[-1]]["gain"]
-            found[arm]["share_of_gap_ci95"] = np.quantile(share, (0.025, 0.975)).tolist()
+            found[arm]["share_of_gap_ci95"] = np.nanquantile(share, (0.025, 0.975)).tolist()
     return found
 
 
 def results_rows(arms: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]:
     """Header and rows of the table."""
     header = ["arm", "episodes", "seeds", "success % [95% CI]", "gain [95% CI]", "share of gap"]
-    header += ["SPL %", "error m", "oracle %", "nDTW %", "SDTW %", "CLS %"]
+    header += ["over the second", "SPL %", "error m", "oracle %", "nDTW %", "SDTW %", "CLS %"]
     rows = []
     for arm, entry in arms.items():
         share = entry.get("share_of_gap")
@@ -78,6 +81,7 @@ def results_rows(arms: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]:
                 tables.percent(entry["success"], entry["success_ci95"]),
                 _points(entry.get("gain"), entry.get("gain_ci95")),
                 "-" if share is None else f"{share:.2f}",
+                _points(entry.get("over_second"), entry.get("over_second_ci95")),
                 *(
                     f"{entry[name]:.2f}"
                     if name == "navigation_error"

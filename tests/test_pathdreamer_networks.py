@@ -293,6 +293,13 @@ def test_the_cells_of_a_summary_count_what_is_seen_and_what_fills_the_holes() ->
         torch.testing.assert_close(cells[1, n + k, 0, 3], filled)
     torch.testing.assert_close(cells[1, 2 * n, 0, 3], valid.float().mean())
     torch.testing.assert_close(cells[:, : 2 * n].sum(1), torch.ones(2, 8, 16))
+    # The mean colour of each class that was seen, in a cell that has two pixels of it or none.
+    colours = cells[:, -3 * n :].unflatten(1, (3, n))
+    for k in range(n):
+        mask = (guidance.semantic[1][pixel] == k) & valid
+        rgb = guidance.rgb[1][:, pixel[0], pixel[1]][:, mask]
+        expected = rgb.mean(1) - 0.5 if mask.any() else torch.zeros(3)
+        torch.testing.assert_close(colours[1, :, k, 0, 3], expected)
 
 
 def test_another_summary_is_another_picture_everywhere() -> None:

@@ -31,7 +31,9 @@ class Summary(nn.Module):
         channels = config.structure.summary
         width = channels // 4
         # Classes seen and filled in; what is valid, both depths, the elevation; colours.
-        n_in = 2 * config.n_classes + 4 + (6 if config.structure.colours else 0)
+        n_in = 2 * config.n_classes + 4
+        if config.structure.colours:
+            n_in += 6 + 3 * config.n_classes
         self.body = nn.Sequential(
             nn.Conv2d(n_in, width, 1),
             _Residual(width),
@@ -58,7 +60,8 @@ class Summary(nn.Module):
         """Means over the cells, `(B, channels, ROWS, 2 * ROWS)`.
 
         Shares of the classes that were seen, and in the holes of those that fill them; the share
-        that was seen; depths over the largest; the elevation; colours.
+        that was seen; depths over the largest; the elevation; colours, and those of each class
+        that was seen, however few its pixels: the colour of a door far away tells what is behind.
         """
         valid, farthest = guidance.valid, self.config.max_depth
         known = valid[:, None].float()
@@ -68,26 +71,31 @@ class Summary(nn.Module):
             dense += [guidance.rgb, guidance.filled_rgb]
         height, width = guidance.size
         rows = elevation(height, width, valid.device).expand(len(guidance), -1, -1, -1)
-        return torch.cat(
-            [
-                self._shares(guidance.semantic, valid),
-                self._shares(guidance.filled_semantic, ~valid),
-                F.adaptive_avg_pool2d(torch.cat([*dense, rows], 1), (ROWS, 2 * ROWS)),
-            ],
-            dim=1,
-        )
+        shares = self._sums(guidance.semantic, valid.float())
+        parts = [
+            shares,
+            self._sums(guidance.filled_semantic, (~valid).float()),
+            F.adaptive_avg_pool2d(torch.cat([*dense, rows], 1), (ROWS, 2 * ROWS)),
+        ]
+        if self.config.structure.colours:
+            # What is not seen is 0, as is middling grey.
+            least = 0.5 / (height * width)
+            for channel in range(3):
+                shown = (guidance.rgb[:, channel] - 0.5) * valid
+                parts.append(self._sums(guidance.semantic, shown) / shares.clamp(min=least))
+        return torch.cat(parts, dim=1)
 
-    def _shares(self, ids: Tensor, mask: Tensor) -> Tensor:
-        """`(B, K, ROWS, 2 * ROWS)`: share of each cell that a class has where the mask is."""
+    def _sums(self, ids: Tensor, values: Tensor) -> Tensor:
+        """`(B, K, ROWS, 2 * ROWS)`: of a cell's pixels of each class, the sum over their number."""
         batch, height, width = ids.shape
         n_cells = 2 * ROWS * ROWS
         row = torch.arange(height, device=ids.device) * ROWS // height
         column = torch.arange(width, device=ids.device) * 2 * ROWS // width
         cell = (row[:, None] * 2 * ROWS + column).expand_as(ids)
-        shares = torch.zeros(batch, self.config.n_classes * n_cells, device=ids.device)
-        weight = mask.float() * (n_cells / (height * width))
-        shares.scatter_add_(1, (ids * n_cells + cell).flatten(1), weight.flatten(1))
-        return shares.view(batch, self.config.n_classes, ROWS, 2 * ROWS)
+        sums = torch.zeros(batch, self.config.n_classes * n_cells, device=ids.device)
+        weight = values * (n_cells / (height * width))
+        sums.scatter_add_(1, (ids * n_cells + cell).flatten(1), weight.flatten(1))
+        return sums.view(batch, self.config.n_classes, ROWS, 2 * ROWS)
 
 
 class _Residual(nn.Module):

@@ -17,9 +17,10 @@ from learning.loop import TrainResult
 from world_models.pathdreamer.batches import WalkConfig
 from world_models.pathdreamer.losses import LossConfig
 from world_models.pathdreamer.model import Pathdreamer, load_world_model
+from world_models.pathdreamer.panoramas import split_houses
 from world_models.pathdreamer.scores import validate
 from world_models.pathdreamer.train_config import DreamTrainConfig, has_bfloat16
-from world_models.pathdreamer.training import split_houses, train_pathdreamer
+from world_models.pathdreamer.training import train_pathdreamer
 
 QUICK = DreamTrainConfig(
     steps=4,

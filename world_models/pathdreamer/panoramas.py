@@ -5,6 +5,7 @@ viewpoints, their neighbours and their kinds of room), `rgb.bin`, `semantic.bin`
 one panorama after another.
 """
 
+import hashlib
 import json
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -165,6 +166,32 @@ class PanoramaSet:
             np.stack([p.depth for p in panoramas]).astype(np.float16),
             **index.tables(),
         )
+
+
+def split_houses(data: PanoramaSet, holdout: float) -> tuple[PanoramaSet, PanoramaSet | None]:
+    """Houses to train on, and those held out: the last ones, at least one where `holdout` > 0.
+
+    Raises:
+        ValueError: if no house would be left to train on.
+    """
+    names = [name for name, _ in data.houses]
+    n_held = max(1, round(holdout * len(names))) if holdout else 0
+    if n_held >= len(names):
+        raise ValueError(f"{len(names)} houses cannot be split with holdout {holdout}; use 0")
+    kept = data.part(names[: len(names) - n_held])
+    return kept, data.part(names[len(names) - n_held :]) if n_held else None
+
+
+def fingerprint(data: PanoramaSet) -> str:
+    """Tells sets apart."""
+    digest = hashlib.blake2b(digest_size=16)
+    digest.update(repr((data.size, data.neighbors, data.houses, data.rooms)).encode())
+    digest.update(np.ascontiguousarray(data.positions).tobytes())
+    # Some dozen panoramas tell sets apart; all pixels would take seconds.
+    for index in range(0, len(data), max(1, len(data) // 32)):
+        digest.update(np.ascontiguousarray(data.semantic[index]).tobytes())
+        digest.update(np.ascontiguousarray(data.depth[index]).tobytes())
+    return digest.hexdigest()
 
 
 def write_panoramas(folder: str | Path, houses: Iterable[House], size: tuple[int, int]) -> None:

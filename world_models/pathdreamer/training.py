@@ -4,7 +4,6 @@
 Every step is a function of the seed and its number, so a resumed training goes on bit by bit.
 """
 
-import hashlib
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -13,7 +12,6 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
@@ -49,7 +47,7 @@ from world_models.pathdreamer.losses import (
     summary_loss,
 )
 from world_models.pathdreamer.model import Pathdreamer, save_world_model
-from world_models.pathdreamer.panoramas import PanoramaSet
+from world_models.pathdreamer.panoramas import PanoramaSet, fingerprint, split_houses
 from world_models.pathdreamer.rollouts import roll_out
 from world_models.pathdreamer.scores import validate
 from world_models.pathdreamer.train_config import (
@@ -122,20 +120,6 @@ def train_pathdreamer(
         torch.set_num_threads(threads)
 
 
-def split_houses(data: PanoramaSet, holdout: float) -> tuple[PanoramaSet, PanoramaSet | None]:
-    """Houses to train on, and those held out: the last ones, at least one where `holdout` > 0.
-
-    Raises:
-        ValueError: if no house would be left to train on.
-    """
-    names = [name for name, _ in data.houses]
-    n_held = max(1, round(holdout * len(names))) if holdout else 0
-    if n_held >= len(names):
-        raise ValueError(f"{len(names)} houses cannot be split with holdout {holdout}; use 0")
-    kept = data.part(names[: len(names) - n_held])
-    return kept, data.part(names[len(names) - n_held :]) if n_held else None
-
-
 @dataclass
 class _Progress:
     """The numbers that a run carries from step to step."""
@@ -204,7 +188,7 @@ class _Run:
         self.identity: dict[str, Any] = {
             "config": _plain({k: v for k, v in asdict(config).items() if k not in _FREE_ON_RESUME}),
             "model": _plain(self.model.config.to_dict()),
-            "data": _fingerprint(self.data),
+            "data": fingerprint(self.data),
         }
 
     def start(self, resume: bool) -> None:
@@ -509,14 +493,3 @@ def _plain(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [_plain(item) for item in value]
     return value
-
-
-def _fingerprint(data: PanoramaSet) -> str:
-    digest = hashlib.blake2b(digest_size=16)
-    digest.update(repr((data.size, data.neighbors, data.houses, data.rooms)).encode())
-    digest.update(np.ascontiguousarray(data.positions).tobytes())
-    # Some dozen panoramas tell sets apart; all pixels would take seconds.
-    for index in range(0, len(data), max(1, len(data) // 32)):
-        digest.update(np.ascontiguousarray(data.semantic[index]).tobytes())
-        digest.update(np.ascontiguousarray(data.depth[index]).tobytes())
-    return digest.hexdigest()

@@ -84,6 +84,8 @@ class PolicyConfig:
         dropout: dropout in the encoder.
         activation: `relu`, `silu` or `tanh`.
         conv_channels: channels of the pixel encoder; all but the last layer halve the image.
+        backbone: network of `perception` that sees the pixels in place of these convolutions, such
+            as `coatnet_mini`; empty for none.
         random_shift: largest random shift of training images, pixels; 0 turns it off.
     """
 
@@ -105,6 +107,7 @@ class PolicyConfig:
     dropout: float = 0.0
     activation: str = "relu"
     conv_channels: tuple[int, ...] = (32, 64, 64, 64)
+    backbone: str = ""
     random_shift: int = 4
 
     def __post_init__(self) -> None:

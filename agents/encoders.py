@@ -178,11 +178,51 @@ class PixelEncoder(nn.Module):
         Returns:
             `(B, n_out)` features.
         """
-        n, n_frames, height, width, n_channels = pixels.shape
-        images = pixels.permute(0, 1, 4, 2, 3).reshape(n, n_frames * n_channels, height, width)
-        # Channels are put first while a number is a byte: as floats it takes ten times as long.
-        out: Tensor = self.layers(images.contiguous().float().mul_(1 / 127.5).sub_(1))
+        out: Tensor = self.layers(_images(pixels))
         return out
+
+
+class BackboneEncoder(nn.Module):
+    """Pixels through a network of `perception`: what it makes of the image as a whole.
+
+    The pooling at its end forgets where things are, so the image gets two channels that say it.
+
+    Source: Liu et al. 2018, "An Intriguing Failing of Convolutional Neural Networks and the
+    CoordConv Solution", section 3.
+
+    Args:
+        name: of the network, a key of `perception.names()`.
+        n_in: input channels, all frames of the history together.
+
+    Raises:
+        ValueError: for an unknown name.
+    """
+
+    def __init__(self, name: str, n_in: int) -> None:
+        """Build the network, untrained, without a classifier."""
+        super().__init__()
+        from perception.catalogue import create
+
+        self.network = create(name, n_classes=0, in_channels=n_in + 2)
+        self.n_out: int = self.network.width
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        """Encodes images; as `PixelEncoder` does."""
+        images = _images(pixels)
+        height, width = images.shape[-2:]
+        rows = torch.linspace(-1, 1, height, device=images.device)[:, None].expand(-1, width)
+        columns = torch.linspace(-1, 1, width, device=images.device).expand(height, -1)
+        places = torch.stack((columns, rows)).expand(len(images), -1, -1, -1)
+        out: Tensor = self.network(torch.cat((images, places), dim=1))
+        return out
+
+
+def _images(pixels: Tensor) -> Tensor:
+    """`(B, T, H, W, C)` bytes to `(B, T * C, H, W)` floats in [-1, 1]."""
+    n, n_frames, height, width, n_channels = pixels.shape
+    images = pixels.permute(0, 1, 4, 2, 3).reshape(n, n_frames * n_channels, height, width)
+    # Channels are put first while a number is a byte: as floats it takes ten times as long.
+    return images.contiguous().float().mul_(1 / 127.5).sub_(1)
 
 
 class ObservationEncoder(nn.Module):
@@ -199,9 +239,10 @@ class ObservationEncoder(nn.Module):
         conv_channels: channels of the pixel encoder.
         shift: largest random shift of images in training, pixels.
         skip: whether the state stands in the code once more as it came in.
+        backbone: network of `perception` that sees the pixels, in place of the convolutions.
 
     Raises:
-        ValueError: if there is no state to skip the layers.
+        ValueError: if there is no state to skip the layers, or no such network.
     """
 
     def __init__(
@@ -216,6 +257,7 @@ class ObservationEncoder(nn.Module):
         conv_channels: tuple[int, ...],
         shift: int,
         skip: bool = False,
+        backbone: str = "",
     ) -> None:
         """Build a pixel encoder where there are pixels, and the trunk."""
         super().__init__()
@@ -224,11 +266,13 @@ class ObservationEncoder(nn.Module):
             raise ValueError("skip needs a state in the observation; got pixels alone")
         self.shift, self.skip = shift, skip
         self.n_out = width + skip * n_in
-        self.pixels: PixelEncoder | None = None
+        self.pixels: PixelEncoder | BackboneEncoder | None = None
         if "pixels" in shapes:
-            self.pixels = PixelEncoder(
-                n_obs_steps * shapes["pixels"][-1], conv_channels, activation
-            )
+            channels = n_obs_steps * shapes["pixels"][-1]
+            if backbone:
+                self.pixels = BackboneEncoder(backbone, channels)
+            else:
+                self.pixels = PixelEncoder(channels, conv_channels, activation)
             n_in += self.pixels.n_out
         self.trunk = Mlp(n_in, width, depth, residual, dropout, activation)
 

@@ -114,6 +114,7 @@ class Policy(nn.Module):
                 config.conv_channels,
                 config.random_shift,
                 config.skip,
+                config.backbone,
             )
         if not self.has_views:
             raise ValueError(f"{self.method} has no heads for views; leave views empty")

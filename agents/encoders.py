@@ -6,6 +6,7 @@ An observation is encoded once however many actions are then judged against it (
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -203,8 +204,9 @@ class BackboneEncoder(nn.Module):
         super().__init__()
         from perception.catalogue import create
 
-        self.network = create(name, n_classes=0, in_channels=n_in + 2)
-        self.n_out: int = self.network.width
+        network: Any = create(name, n_classes=0, in_channels=n_in + 2)
+        self.network = network
+        self.n_out: int = network.width
 
     def forward(self, pixels: Tensor) -> Tensor:
         """Encodes images; as `PixelEncoder` does."""

@@ -45,7 +45,7 @@ EXTRAS = {
         "ros-jazzy-visualization-msgs==5.3.6",
         "rosbags>=0.11.9",
     ],
-    "runtime": ["onnxruntime>=1.20", "openvino>=2025.0"],
+    "runtime": ["onnx>=1.17", "onnxruntime>=1.20", "onnxscript>=0.5", "openvino>=2025.0"],
     "test": [
         # What `colcon build` of this one package takes; colcon-core wants setuptools below 80, and
         # three pytest plugins that pyproject.toml keeps out of our runs.
@@ -93,6 +93,7 @@ ROS_FILES = [
 NODES = {
     "navigator": "start:navigator",
     "object_poses": "start:object_poses",
+    "perception": "start:perception",
     "policy": "start:policy",
     "recorder": "recorder:main",
     "safety_gate": "start:safety_gate",
@@ -148,6 +149,7 @@ setup(
         "agents": ["checkpoints/**/*", "vln/checkpoints/**/*"],
         "decisive": ["py.typed"],
         "envs": ["**/assets/**/*"],
+        "perception": ["checkpoints/**/*"],
         "world_models": ["checkpoints/**/*", "pathdreamer/*.json"],
     },
     data_files=ROS_FILES,

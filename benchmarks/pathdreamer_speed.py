@@ -26,11 +26,11 @@ import numpy as np
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
+from learning.precision import has_bfloat16
 from world_models.pathdreamer.config import SIZES, PathdreamerConfig, size
 from world_models.pathdreamer.inputs import GuidanceBatch
 from world_models.pathdreamer.losses import LossConfig, structure_loss
 from world_models.pathdreamer.model import Pathdreamer
-from world_models.pathdreamer.train_config import has_bfloat16
 
 PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 

@@ -37,6 +37,7 @@ VERBS: dict[str, Verb] = {
     "dream": Verb("decisive.dream", "walk on in imagination: panoramas, a film, a point cloud"),
     "plan": Verb("decisive.plan", "where to look first for a room or an object"),
     "data": Verb("decisive.data", "show, export and import demonstration data sets"),
+    "export": Verb("decisive.export", "write a classifier as ONNX or for OpenVINO"),
     "ros": Verb("ros_nodes.cli", "the same policy as ROS 2 nodes: doctor, demo, up"),
     "view": Verb("decisive.view", "watch an episode with the energy landscape beside it"),
 }

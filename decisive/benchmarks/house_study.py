@@ -63,7 +63,7 @@ class HousePlan:
     paths: tuple[int, int] = (6, 3)
     guessed: int = 300
     samples: int = 3
-    dreamer_seconds: float = 1200.0
+    dreamer_seconds: float = 1500.0
     ranker_seconds: float = 1200.0
 
     def __post_init__(self) -> None:

@@ -56,7 +56,7 @@ class Arguments:
     """CPU-seconds of a training of the ranker; 1200 in houses, 200 for dreamed, else 180, if not
     given."""
     views_seconds: float | None = None
-    """CPU-seconds of a training of the world model; 1200 in houses, else 60, if not given."""
+    """CPU-seconds of a training of the world model; 1500 in houses, else 60, if not given."""
     horizon: int = 3
     """Hops looked ahead."""
     episodes: int | None = None

@@ -3,8 +3,6 @@
 import math
 from dataclasses import dataclass, field, replace
 
-import torch
-
 from learning.train_config import TrainConfig
 from world_models.pathdreamer.batches import WalkConfig
 from world_models.pathdreamer.losses import LossConfig
@@ -40,7 +38,7 @@ class DreamTrainConfig(TrainConfig):
     ema_decay: float | None = 0.998
     validate_samples: int = 64
     parts: tuple[str, ...] = PARTS
-    summary_share: float = 0.35
+    summary_share: float = 0.5
     walks: WalkConfig = field(default_factory=WalkConfig)
     losses: LossConfig = field(default_factory=LossConfig)
     recurrent_from: float = 0.6
@@ -94,11 +92,3 @@ class DreamTrainConfig(TrainConfig):
         return "image" in self.parts and (
             self.losses.adversarial > 0 or self.losses.feature_matching > 0
         )
-
-
-def has_bfloat16(device: torch.device) -> bool:
-    """Whether a device multiplies bfloat16 in hardware, so that it is faster than float32."""
-    if device.type == "cuda":
-        return torch.cuda.is_bf16_supported(including_emulation=False)
-    flags = torch.cpu.get_capabilities()
-    return bool(flags.get("avx512_bf16") or flags.get("amx_bf16"))

@@ -21,6 +21,7 @@ from learning.checkpoint import CheckpointError
 from learning.ema import Ema
 from learning.flat import FlatParameters
 from learning.loop import TrainResult
+from learning.precision import has_bfloat16
 from learning.ranks import Ranks, joined
 from learning.train_config import learning_rate
 from learning.train_log import TrainLog
@@ -50,11 +51,7 @@ from world_models.pathdreamer.model import Pathdreamer, save_world_model
 from world_models.pathdreamer.panoramas import PanoramaSet, fingerprint, split_houses
 from world_models.pathdreamer.rollouts import roll_out
 from world_models.pathdreamer.scores import validate
-from world_models.pathdreamer.train_config import (
-    SUMMARY_ECHO,
-    DreamTrainConfig,
-    has_bfloat16,
-)
+from world_models.pathdreamer.train_config import SUMMARY_ECHO, DreamTrainConfig
 
 STATE_FILE = "train_state.safetensors"
 # These change how a run is watched or where it computes, not what it is.

@@ -1,4 +1,4 @@
-"""`decisive data`: show, export and import demonstration data sets."""
+"""`decisive data`: show, export and import demonstration data sets, and render labelled images."""
 
 from __future__ import annotations
 
@@ -21,17 +21,19 @@ from learning.demonstrations import Demonstrations, load_demonstrations
 from learning.minari_store import with_version
 from learning.summary import summary
 
-USAGE = """usage: decisive data info|export|import ...
+USAGE = """usage: decisive data info|export|import|render-tabletop ...
 
 Show, export and import demonstration data sets: Minari (HDF5), the plain .npz layout of
 docs/data.md, and HDF5 as D4RL or robomimic writes it. A Minari data set of others that is not
-here, such as D4RL/door/human-v2, is downloaded.
+here, such as D4RL/door/human-v2, is downloaded. And render labelled pictures and clips of a table
+for classifiers.
 
 Examples:
   decisive data info push-diverse-v0
   decisive data info D4RL/door/human-v2
   decisive data export push-diverse-v0 push.npz
   decisive data import door-human_demos.npz door-human-v0
+  decisive data render-tabletop --out outputs/tabletop/train --frames 20000 --workers 2
 
 `decisive data info --help` and so on list the options.
 """
@@ -103,6 +105,7 @@ def main(argv: Sequence[str]) -> int:
         "info": _info,
         "export": _export,
         "import": _import,
+        "render-tabletop": _render_tabletop,
     }
     if not argv or argv[0] in ("-h", "--help"):
         print(USAGE, end="")
@@ -195,6 +198,12 @@ def _import(argv: Sequence[str]) -> None:
     if arguments.env is not None:
         _check_spaces(demos, arguments.env, told["env_options"])
     print(write_demonstrations(demos, with_version(arguments.name), arguments.overwrite))
+
+
+def _render_tabletop(argv: Sequence[str]) -> None:
+    from decisive import render_tabletop  # It needs the simulator; the others do not.
+
+    render_tabletop.main(argv)
 
 
 def _check_spaces(demos: Demonstrations, env_id: str, options: Mapping[str, Any]) -> None:

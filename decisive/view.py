@@ -29,6 +29,8 @@ class Arguments:
     For an implicit policy the film shows its energy beside the world. With displacements that is
     one map, over the action space; with whole pushes two: the best push from every start, and
     every push from the chosen start. Down in a map is away from the robot, as in the picture.
+    With --tokens it shows an image instead, and which of its pixels a classifier's tokens look at:
+    `decisive view --tokens --help`.
 
     Examples:
       decisive view --env decisive/BlockInsertion-v0 --policy block-insertion-ibc --out view.mp4
@@ -71,6 +73,10 @@ class Arguments:
 
 def main(argv: Sequence[str]) -> int:
     """Run the verb."""
+    if "--tokens" in argv:
+        from decisive import view_tokens
+
+        return view_tokens.main([word for word in argv if word != "--tokens"])
     arguments = parse(Arguments, argv, "view")
     config = EvaluationConfig(
         env=arguments.env,

@@ -110,6 +110,10 @@ GRAPHS: dict[str, Graph] = {
         "a base with a panoramic camera and a map follows instructions", "hardware_navigation.yaml",
         _guided(**{"robot/command": "cmd_vel"}),
     ),
+    "camera_perception": Graph(
+        "a camera's pictures classified: name the classifier, --param perception.checkpoint=...",
+        "perception.yaml", (NodeSpec("perception", {"camera/color/image_raw": "image_raw"}),),
+    ),
     "hardware_servo": _arm(
         "an arm by MoveIt Servo: velocities of the tool", "servo", "servo_node/delta_twist_cmds",
         _TCP,

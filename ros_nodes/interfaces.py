@@ -68,6 +68,21 @@ def _service(name: str, kind: str, doc: str) -> Interface:
     return Interface("serves", name, (kind,), doc)
 
 
+_LIFECYCLE = (
+    _out("~/transition_event", "lifecycle_msgs/msg/TransitionEvent", "of the lifecycle"),
+    _service("~/change_state", "lifecycle_msgs/srv/ChangeState", "of the lifecycle"),
+    _service("~/get_state", "lifecycle_msgs/srv/GetState", "of the lifecycle"),
+    _service("~/get_available_states", "lifecycle_msgs/srv/GetAvailableStates", "of the lifecycle"),
+    _service(
+        "~/get_available_transitions",
+        "lifecycle_msgs/srv/GetAvailableTransitions",
+        "of the lifecycle",
+    ),
+    _service(
+        "~/get_transition_graph", "lifecycle_msgs/srv/GetAvailableTransitions", "of the lifecycle"
+    ),
+)
+
 INTERFACES: dict[str, tuple[Interface, ...]] = {
     "sim_robot": (
         _in("robot/command", COMMANDS, "what the robot does; as `command` says"),
@@ -106,15 +121,7 @@ INTERFACES: dict[str, tuple[Interface, ...]] = {
         _out("policy/inference", "sensor_msgs/msg/TimeReference",
              "one a decision: newest stamp behind it in the header, oldest as the reference"),
         _out("/diagnostics", DIAGNOSTICS, "decisions, rejected observations, times; 1 Hz"),
-        _out("~/transition_event", "lifecycle_msgs/msg/TransitionEvent", "of the lifecycle"),
-        _service("~/change_state", "lifecycle_msgs/srv/ChangeState", "of the lifecycle"),
-        _service("~/get_state", "lifecycle_msgs/srv/GetState", "of the lifecycle"),
-        _service("~/get_available_states", "lifecycle_msgs/srv/GetAvailableStates",
-                 "of the lifecycle"),
-        _service("~/get_available_transitions", "lifecycle_msgs/srv/GetAvailableTransitions",
-                 "of the lifecycle"),
-        _service("~/get_transition_graph", "lifecycle_msgs/srv/GetAvailableTransitions",
-                 "of the lifecycle"),
+        *_LIFECYCLE,
         _service("~/reset", TRIGGER, "the next observation starts an episode"),
     ),
     "safety_gate": (
@@ -174,6 +181,15 @@ INTERFACES: dict[str, tuple[Interface, ...]] = {
         _out("~/state", TEXT, "JSON `state`, `why`, `instruction`, `viewpoints`; latched"),
         _out("/diagnostics", DIAGNOSTICS, "counts and times; 1 Hz"),
         _service("~/cancel", TRIGGER, "stands still, and forgets the errand"),
+    ),
+    "perception": (
+        _in("camera/color/image_raw", IMAGE, "rgb8, bgr8, rgba8, bgra8 or mono8"),
+        _out("~/classes", TEXT, "JSON `stamp` (ns) and `frame` of the picture, `tasks` (`class`, "
+             "`probability`, `all`), `ms`, `age_ms`"),
+        _out("~/classification/NAME", "vision_msgs/msg/Classification",
+             "the same for each task, most probable first; where vision_msgs is installed"),
+        _out("/diagnostics", DIAGNOSTICS, "counts, times, backend, precision, parity; 1 Hz"),
+        *_LIFECYCLE,
     ),
     "teleop_keyboard": (
         _out("policy/command", COMMANDS[0], "velocities, in place of a policy's"),

@@ -71,5 +71,10 @@ def navigator() -> int:
     return start("navigator")
 
 
+def perception() -> int:
+    """Run a classifier of pictures."""
+    return start("perception")
+
+
 if __name__ == "__main__":
     raise SystemExit(start(sys.argv.pop(1)))

@@ -58,6 +58,8 @@ OF_THEIR_OWN = {
     "r2r": "decisive.benchmarks.r2r",
     "navigation": "decisive.benchmarks.navigation",
     "dreams": "decisive.benchmarks.dreams",
+    "architecture": "decisive.benchmarks.architecture",
+    "vision": "decisive.benchmarks.vision",
 }
 """Benchmarks that fill no table and have options of their own: modules whose `main(argv)` takes
 the words after the name."""
@@ -73,8 +75,9 @@ class Arguments:
     is one JSON file in --out. Finished cells are skipped, a cell that was stopped goes on where it
     was, and the table says 'not run' where nothing was. Trainings are kept in --work.
     r2r runs one agent on Room-to-Room, navigation trains a navigator and asks what views of
-    unvisited places are worth to it, dreams scores a world model; they have options of their own:
-    decisive benchmark r2r --help.
+    unvisited places are worth to it, dreams scores a world model, architecture searches for image
+    classifiers, vision compares some; they have options of their own: decisive benchmark r2r
+    --help.
 
     Examples:
       decisive benchmark tabletop --list
@@ -85,9 +88,13 @@ class Arguments:
       decisive benchmark r2r --split val_unseen --agent random --json
       decisive benchmark navigation --world houses --seeds 1
       decisive benchmark dreams --model pathdreamer-houses
+      decisive benchmark architecture --cpu-minutes 60
+      decisive benchmark vision --table tokens --core
     """
 
-    suite: tyro.conf.Positional[Literal["tabletop", "d4rl", "r2r", "navigation", "dreams"]]
+    suite: tyro.conf.Positional[
+        Literal["tabletop", "d4rl", "r2r", "navigation", "dreams", "architecture", "vision"]
+    ]
     """Which table."""
     core: Flag = False
     """The core form, about four CPU-hours (this is what runs if nothing is said)."""

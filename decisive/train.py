@@ -39,7 +39,8 @@ class Arguments:
       torchrun --nproc-per-node 2 -m decisive train --data push-diverse --method mse \
         --steps 5000 --out outputs/two-processes
 
-    World models: `decisive train pathdreamer --help`.
+    World models: `decisive train pathdreamer --help`. Classifiers of images: `decisive train
+    classifier --help`.
     """
 
     data: Annotated[Repeated, tyro.conf.arg(metavar="NAME")]
@@ -78,6 +79,10 @@ def main(argv: Sequence[str]) -> int:
         from decisive import train_pathdreamer
 
         return train_pathdreamer.main(argv[1:])
+    if list(argv[:1]) == ["classifier"]:
+        from decisive import train_classifier
+
+        return train_classifier.main(argv[1:])
     arguments = parse(Arguments, argv, "train")
     recipe = Recipe("", "") if arguments.recipe is None else find_recipe(arguments.recipe)
     method = arguments.method or recipe.method

@@ -1,0 +1,267 @@
+"""`decisive benchmark vision`: what tokens, layouts and growing images do for small networks."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import numpy as np
+import tyro
+
+from decisive import provenance, tables
+from decisive.arguments import Flag, OptionalText, check_writable, parse
+from learning.atomic import write_file
+
+if TYPE_CHECKING:
+    from decisive.benchmarks.vision_tables import Arm
+    from learning.image_set import ImageSet
+
+_DRAW = 0  # Seed of the choice of training images: all arms and seeds see the same ones.
+_TIMED = 16  # Images of a batch that is timed.
+
+
+@dataclass(frozen=True)
+class Arguments:
+    """Fill a table of small vision studies: train and score every cell that has no result yet.
+
+    tokens (CIFAR-10) compares a plain ViT with one that goes on with 8 learned tokens, and with 8
+    averaged ones; video (--data, clips) likewise, beside a network that sees one frame; layouts
+    (CIFAR-10) has CoAtNets of one size, from all convolution to all attention, on few and on many
+    images; progressive (--data, images) lets images and regularisation grow. A cell, an arm and a
+    seed, is one JSON file in --out: what is there is not done again, a cell of other settings is
+    refused, and the table says 'not run' for the rest. Trainings are kept in --work and go on after
+    a kill.
+
+    Examples:
+      decisive benchmark vision --table tokens --core
+      decisive benchmark vision --table progressive --core --data outputs/scenes \
+        --held-out outputs/scenes-test --minutes 120
+    """
+
+    table: Literal["tokens", "video", "layouts", "progressive"]
+    """Which table."""
+    seeds: int = 3
+    """Trainings of each arm."""
+    only: str = "*"
+    """Cells whose names, ARM-SEED, fit this pattern."""
+    minutes: float | None = None
+    """Begin no cell after so many minutes."""
+    core: Flag = False
+    """The form that one core fills in about four hours."""
+    steps: int | None = None
+    """Try the arms for so many steps instead of their epochs."""
+    test_images: int | None = None
+    """Score by the first of a fixed draw of the held-out images; all if not given."""
+    data: Annotated[OptionalText, tyro.conf.arg(metavar="FOLDER")] = None
+    """Clips or images of video and progressive (`learning.image_set`)."""
+    held_out: Annotated[OptionalText, tyro.conf.arg(metavar="FOLDER")] = None
+    """Those to be scored by."""
+    out: Annotated[str, tyro.conf.arg(metavar="FOLDER")] = "docs/benchmarks/vision"
+    """Folder of the cells and the tables."""
+    work: Annotated[str, tyro.conf.arg(metavar="FOLDER")] = "outputs/benchmarks/vision"
+    """Folder of the trainings, which can be made again."""
+    json: Flag = False
+    """Print one JSON object instead of a table."""
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot run."""
+        if not 1 <= self.seeds <= 10:
+            raise ValueError(f"seeds must be 1 to 10, got {self.seeds}")
+        for name in ("steps", "test_images"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ValueError(f"{name} must be at least 1, got {value}")
+        needed = self.table in ("video", "progressive")
+        if needed and not (self.data and self.held_out):
+            raise ValueError(f"table {self.table} needs --data FOLDER and --held-out FOLDER")
+        if not needed and (self.data or self.held_out):
+            raise ValueError(f"table {self.table} is of CIFAR-10; leave --data and --held-out out")
+
+
+@dataclass(frozen=True)
+class Cell:
+    """An arm and a seed."""
+
+    arm: Arm
+    seed: int
+
+    @property
+    def name(self) -> str:
+        """Of the cell."""
+        return f"{self.arm.name}-{self.seed}"
+
+
+def main(argv: Sequence[str]) -> int:
+    """Run the benchmark with the words after `vision`."""
+    arguments = parse(Arguments, argv, "benchmark vision")
+    from decisive.benchmarks import vision_report
+    from decisive.benchmarks.vision_tables import arms
+
+    cells = [
+        Cell(arm, seed)
+        for seed in range(arguments.seeds)
+        for arm in arms(arguments.table, arguments.core)
+    ]
+    chosen = [cell for cell in cells if fnmatchcase(cell.name, arguments.only)]
+    if not chosen:
+        raise ValueError(f"no cell fits {arguments.only!r}; names are like {cells[0].name}")
+    folder = Path(arguments.out) / arguments.table
+    folder.mkdir(parents=True, exist_ok=True)
+    check_writable(folder / "README.md")
+    train, held_out = _sets(arguments)
+    deadline = None if arguments.minutes is None else time.monotonic() + 60 * arguments.minutes
+    for cell in chosen:
+        told = plan(cell, arguments, train, held_out)
+        if read_cell(folder / f"{cell.name}.json", told) is None:
+            if deadline is not None and time.monotonic() > deadline:
+                break
+            result = run_cell(cell, arguments, told, train, held_out)
+            write_file(folder / f"{cell.name}.json", (json.dumps(result, indent=2) + "\n").encode())
+            print(f"{cell.name}  {result['cpu_seconds']:.0f} CPU-seconds", file=sys.stderr)
+    found = {
+        cell.name: read_cell(folder / f"{cell.name}.json", plan(cell, arguments, train, held_out))
+        for cell in cells
+    }
+    by_arm = {
+        cell.arm.name: [found[f"{cell.arm.name}-{seed}"] for seed in range(arguments.seeds)]
+        for cell in cells
+    }
+    command = provenance.command("benchmark", ["vision", *argv])
+    header, rows = vision_report.table(by_arm)
+    vision_report.write(by_arm, arguments.table, command, train.source, folder)
+    if arguments.json:
+        print(json.dumps({"header": header, "rows": rows, "folder": str(folder)}, indent=2))
+    else:
+        tables.show(tables.plain_table(header, rows, arguments.table), vision_report.NOTES)
+    return 0
+
+
+def plan(cell: Cell, arguments: Arguments, train: ImageSet, held_out: ImageSet) -> dict[str, Any]:
+    """Everything that decides a result, as JSON gives it back."""
+    told = {
+        "arm": asdict(cell.arm),
+        "seed": cell.seed,
+        "steps": arguments.steps,
+        "train": [train.source, list(train.images.shape), dict(train.facts)],
+        "held_out": [held_out.source, list(held_out.images.shape), dict(held_out.facts)],
+    }
+    plain: dict[str, Any] = json.loads(json.dumps(told))
+    return plain
+
+
+def read_cell(path: Path, told: dict[str, Any]) -> dict[str, Any] | None:
+    """The result of a cell; None if there is none.
+
+    Raises:
+        ValueError: if it is of another plan, or no JSON.
+    """
+    try:
+        result: dict[str, Any] = json.loads(path.read_bytes())
+    except FileNotFoundError:
+        return None
+    except ValueError as error:
+        raise ValueError(f"{path} is not JSON: {error}") from None
+    if result.get("plan") != told:
+        old = result.get("plan") or {}
+        keys = ", ".join(key for key in told if old.get(key) != told[key])
+        raise ValueError(f"{path} is of other settings ({keys}); use another --out, or remove it")
+    return result
+
+
+def run_cell(
+    cell: Cell, arguments: Arguments, told: dict[str, Any], train: ImageSet, held_out: ImageSet
+) -> dict[str, Any]:
+    """Train an arm, score it, count its multiply-adds and time it."""
+    import torch
+
+    from decisive.benchmarks.vision_tables import build, config_of
+    from perception.train_batches import Batches
+    from perception.training import evaluate_classifier, train_classifier
+
+    arm = cell.arm
+    train, held_out = _seen(arm, train), _seen(replace(arm, n_images=None), held_out)
+    torch.manual_seed(cell.seed)
+    model = build(arm, train.n_classes, train.images.shape[-1])
+    config = config_of(arm, len(train), cell.seed, arguments.steps)
+    form = "core" if arguments.core else "full"
+    folder = Path(arguments.work) / arm.table / f"{cell.name}-{form}"
+    result = train_classifier(model, train, held_out, config, folder, progress=False)
+    learned = train.take(np.linspace(0, len(train) - 1, min(5000, len(train))).astype(int))
+    batches = Batches(learned, config, (result.mean, result.std), torch.device("cpu"))
+    fitted = evaluate_classifier(model, batches, config.batch_size)
+    example = batches.plain(np.arange(min(_TIMED, len(learned))))
+    return {
+        "plan": told,
+        "scores": result.scores.plain(),
+        "train_scores": fitted.plain(),
+        "parameters": sum(parameter.numel() for parameter in model.parameters()),
+        "multiply_adds": multiply_adds(model, example[:1]),
+        "seconds": step_seconds(model, example),
+        "cpu_seconds": result.cpu_seconds,
+        "steps": result.step,
+        "machine": provenance.machine(),
+        "versions": provenance.versions(),
+        "commit": provenance.commit(),
+    }
+
+
+def multiply_adds(model: Any, example: Any) -> int:
+    """Of one image or clip, by torch's counter (matrix products, convolutions, attention)."""
+    import torch
+    from torch.utils.flop_counter import FlopCounterMode
+
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        model(example)
+    return counter.get_total_flops() // 2
+
+
+def step_seconds(model: Any, example: Any, repeats: int = 5) -> dict[str, float]:
+    """CPU-seconds of a training step (forward and backward) and of inference, the medians."""
+    import torch
+
+    taken: dict[str, list[float]] = {"train": [], "inference": []}
+    for repeat in range(repeats + 1):  # the first warms up
+        began = time.process_time()
+        with torch.no_grad():
+            model.eval()(example)
+        between = time.process_time()
+        model.train()(example).square().mean().backward()
+        if repeat:
+            taken["inference"].append(between - began)
+            taken["train"].append(time.process_time() - between)
+    model.eval()
+    return {name: float(np.median(values)) for name, values in taken.items()}
+
+
+def _sets(arguments: Arguments) -> tuple[ImageSet, ImageSet]:
+    from learning.image_set import cifar10, open_image_set
+
+    if arguments.data is None or arguments.held_out is None:
+        train, held_out = cifar10(split="train"), cifar10(split="test")
+    else:
+        train, held_out = open_image_set(arguments.data), open_image_set(arguments.held_out)
+    if train.is_clips != (arguments.table == "video"):
+        kind = "clips" if arguments.table == "video" else "images"
+        raise ValueError(f"table {arguments.table} needs {kind}, got {train.images.shape}")
+    return train, _drawn(held_out, arguments.test_images)
+
+
+def _drawn(data: ImageSet, n: int | None) -> ImageSet:
+    if n is None or n >= len(data):
+        return data
+    return data.take(np.sort(np.random.default_rng(_DRAW).permutation(len(data))[:n]))
+
+
+def _seen(arm: Arm, data: ImageSet) -> ImageSet:
+    """What an arm sees of a set."""
+    data = _drawn(data, arm.n_images)
+    if not arm.single_frame:
+        return data
+    middle = data.images.shape[1] // 2
+    return replace(data, images=data.images[:, middle : middle + 1])

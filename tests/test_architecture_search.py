@@ -14,38 +14,42 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from decisive.benchmarks import architecture
-from decisive.benchmarks.architecture import (
-    Arguments,
+from decisive.benchmarks import architecture, architecture_study
+from decisive.benchmarks.architecture import Arguments, choose_pairs
+from decisive.benchmarks.architecture_networks import (
     Examples,
+    accuracy,
     builder,
     choose,
-    choose_pairs,
-    results_table,
+    fit,
+    read_cifar10,
     space_of,
 )
-from learning.architecture_search import (
-    STRATEGIES,
+from decisive.benchmarks.architecture_report import results_table
+from learning.architecture_measure import (
     Candidate,
-    Choice,
     Evaluator,
-    EvolutionConfig,
-    RandomSearch,
-    RegularizedEvolution,
     ResultFile,
     RewardConfig,
-    SearchSpace,
-    StageChoice,
-    Strategy,
     TimingConfig,
     best_within,
     count_parameters,
     pareto_front,
     result_key,
     reward,
-    search,
     step_times,
     training_step,
+)
+from learning.architecture_search import (
+    STRATEGIES,
+    Choice,
+    EvolutionConfig,
+    RandomSearch,
+    RegularizedEvolution,
+    SearchSpace,
+    StageChoice,
+    Strategy,
+    search,
 )
 from learning.image_set import data_folder
 from perception.efficientnet import EFFICIENTNETS, EfficientNetConfig, StageConfig
@@ -608,8 +612,8 @@ def test_the_table_compares_trainings_of_the_same_seeds() -> None:
         "pairs": [[scaled, found]],
         "best": found,
         "finals": [
-            {**architecture._final([0.5, 0.6], 1000), "what": scaled},
-            {**architecture._final([0.52], 1000), "what": found},
+            {**architecture_study._final([0.5, 0.6], 1000), "what": scaled},
+            {**architecture_study._final([0.52], 1000), "what": found},
         ],
     }
     header, rows = results_table(results)
@@ -664,8 +668,8 @@ def test_a_short_training_learns_and_its_seed_decides() -> None:
     def trained(seed: int) -> float:
         torch.manual_seed(seed)
         model = builder(tiny(), {"width": 1.0, "depth": 1.0})()
-        architecture.fit(model, stripes(range(100)), 8, 20, 0.1, seed)
-        return architecture.accuracy(model, stripes(range(50)))
+        fit(model, stripes(range(100)), 8, 20, 0.1, seed)
+        return accuracy(model, stripes(range(50)))
 
     first = trained(0)
     assert first > 0.6  # of 0.1 by chance
@@ -676,7 +680,7 @@ def test_a_short_training_learns_and_its_seed_decides() -> None:
 def test_the_study_runs_goes_on_and_tells(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(architecture, "UNIFORM", ((1.0, 1.0), (1.5, 1.0)))
+    monkeypatch.setattr(architecture_study, "UNIFORM", ((1.0, 1.0), (1.5, 1.0)))
     monkeypatch.setitem(architecture.BASES, "tiny", tiny())
     read: dict[str, Sequence[int]] = {}
 
@@ -684,15 +688,14 @@ def test_the_study_runs_goes_on_and_tells(
         read[split] = numbers
         return stripes(numbers)
 
-    monkeypatch.setattr(architecture, "read_cifar10", stand_in)
+    monkeypatch.setattr(architecture_study, "read_cifar10", stand_in)
     trainings: list[int] = []
-    fit = architecture.fit
 
     def counted(model: nn.Module, train: Examples, epochs: int, *rest: Any) -> None:
         trainings.append(epochs)
         fit(model, train, epochs, *rest)
 
-    monkeypatch.setattr(architecture, "fit", counted)
+    monkeypatch.setattr(architecture_study, "fit", counted)
     words = [
         "--base",
         "tiny",
@@ -736,7 +739,7 @@ def test_the_study_runs_goes_on_and_tells(
 def test_cifar10_has_ten_classes_of_bright_and_dark_images() -> None:
     if not (data_folder() / "cifar10" / "test.npz").is_file():
         pytest.skip("no CIFAR-10")
-    examples = architecture.read_cifar10(None, "test", range(0, 10_000, 250))
+    examples = read_cifar10(None, "test", range(0, 10_000, 250))
     # Sorted by class, 1000 each: every 250th gives 4 of each.
     assert examples.labels.tolist() == [n // 4 for n in range(40)]
     assert examples.images.shape == (40, 3, 32, 32)

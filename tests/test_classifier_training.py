@@ -15,9 +15,10 @@ from learning.image_set import ImageSet, write_image_set
 from learning.progressive import ProgressiveConfig
 from perception.catalogue import create
 from perception.checkpoint import load_classifier
+from perception.evaluation import evaluate_classifier
 from perception.train_batches import Batches, channel_statistics, task_losses
 from perception.train_config import ClassifierTrainConfig
-from perception.training import evaluate_classifier, train_classifier
+from perception.training import train_classifier
 
 TASKS = {"colour": ("red", "green", "blue"), "side": ("left", "right")}
 

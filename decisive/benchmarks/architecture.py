@@ -8,56 +8,29 @@ itself, with all its widths and depths scaled alike.
 
 from __future__ import annotations
 
-import io
 import json
 import math
-import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
-from functools import cached_property
 from pathlib import Path
-from statistics import mean
 from typing import Annotated, Any
 
-import numpy as np
 import torch
 import tyro
-from torch import Tensor, nn
-from torch.nn import functional as F
 
 from decisive import provenance, tables
 from decisive.arguments import Flag, OptionalText, check_writable, parse
-from decisive.progress import Meter, progress
-from decisive.statistics import wilson_interval
-from learning.architecture_search import (
-    STRATEGIES,
-    Candidate,
-    Choice,
-    Evaluator,
-    ResultFile,
-    SearchSpace,
-    StageChoice,
-    best_within,
-    pareto_front,
-    result_key,
-    search,
-)
+from decisive.benchmarks.architecture_networks import space_of, title
+from decisive.benchmarks.architecture_report import picture, results_table
+from decisive.benchmarks.architecture_study import Study
+from decisive.progress import progress
+from learning.architecture_measure import Candidate, best_within, pareto_front
+from learning.architecture_search import STRATEGIES
 from learning.atomic import write_file
-from learning.augment import horizontal_flip, random_crop
-from learning.image_set import cifar10
-from perception.efficientnet import (
-    EFFICIENTNETS,
-    EfficientNet,
-    EfficientNetConfig,
-    Kind,
-    StageConfig,
-)
+from perception.efficientnet import EFFICIENTNETS, EfficientNetConfig, StageConfig
 from perception.efficientnet_v2 import EFFICIENTNETS_V2
 
 BASES = {**EFFICIENTNETS, **EFFICIENTNETS_V2}
-UNIFORM = ((0.5, 1.0), (0.7, 1.0), (1.0, 1.0), (1.0, 1.5), (1.4, 1.0), (1.4, 1.5))
-"""Factors of width and depth that the base is scaled by."""
-N_CLASSES = 10
 NOTE = (
     "CIFAR-10, JPEG re-compressed, 32 px; a small study, no figure of the paper. Networks were "
     "chosen by held-out training images and are compared on test images, trained anew. Intervals "
@@ -171,240 +144,6 @@ class Arguments:
         return named | {"cpu": provenance.machine()["cpu"]}
 
 
-# Networks
-
-
-def space_of(base: EfficientNetConfig) -> SearchSpace:
-    """Networks around a base: each stage one block shorter or longer, of either kind.
-
-    Stages after the first that do not shrink the map may go: the paper's search found the last one
-    superfluous.
-    """
-    depths = []
-    for number, stage in enumerate(base.stages):
-        fewest = 0 if number and stage.stride == 1 else 1
-        depths.append(tuple(range(max(fewest, stage.n_blocks - 1), stage.n_blocks + 2)))
-    return SearchSpace(tuple(depths))
-
-
-def choose(base: EfficientNetConfig, choice: Choice) -> EfficientNetConfig:
-    """The base with the chosen stages; widths and strides stay."""
-    kinds: dict[str, Kind] = {"mbconv": "mbconv", "fused": "fused"}
-    stages = tuple(
-        replace(
-            stage,
-            kind=kinds[chosen.kind],
-            kernel=chosen.kernel,
-            expansion=chosen.expansion,
-            n_blocks=chosen.n_blocks,
-        )
-        for stage, chosen in zip(base.stages, choice, strict=True)
-        if chosen.n_blocks
-    )
-    return replace(base, stages=stages)
-
-
-def builder(base: EfficientNetConfig, what: Any) -> Callable[[], nn.Module]:
-    """Makes a network that is named in JSON: by factors of the base, or by chosen stages."""
-    if isinstance(what, Mapping):
-        config = base.scaled(what["width"], what["depth"])
-    else:
-        config = choose(base, tuple(StageChoice(*stage) for stage in what))
-    return lambda: EfficientNet(config, N_CLASSES)
-
-
-def title(what: Any) -> str:
-    """A network in a few words: `MB3e6x2` is two MBConv of kernel 3 and expansion 6."""
-    if isinstance(what, Mapping):
-        return f"width x {what['width']:g}, depth x {what['depth']:g}"
-    short = {"mbconv": "MB", "fused": "F"}
-    return " ".join(f"{short[k]}{kernel}e{e}x{n}" if n else "-" for k, kernel, e, n in what)
-
-
-# Data and trainings
-
-
-@dataclass(frozen=True)
-class Examples:
-    """Images `(N, 3, 32, 32)` float32 in [0, 1], and classes `(N,)`."""
-
-    images: Tensor
-    labels: Tensor
-
-
-def read_cifar10(folder: Path | None, split: str, numbers: Sequence[int]) -> Examples:
-    """Some images of CIFAR-10.
-
-    Args:
-        folder: of its files; None: where DECISIVE_DATA says.
-        split: `train` or `test`.
-        numbers: which ones.
-
-    Raises:
-        ValueError: if the file is not there or malformed.
-    """
-    data = cifar10(folder, split)
-    images = torch.from_numpy(data.images[list(numbers)]).permute(0, 3, 1, 2).float() / 255
-    return Examples(images.contiguous(), torch.from_numpy(data.labels[list(numbers), 0]))
-
-
-def _normalised(images: Tensor) -> Tensor:
-    return (images - 0.5) / 0.25
-
-
-def fit(
-    model: nn.Module, train: Examples, epochs: int, batch_size: int, lr: float, seed: int
-) -> None:
-    """Train by SGD: warm-up, then a cosine; crops, flips and smoothed labels."""
-    generator = torch.Generator().manual_seed(seed)
-    optimizer = torch.optim.SGD(
-        model.parameters(), lr=lr, momentum=0.9, nesterov=True, weight_decay=5e-4
-    )
-    n = len(train.labels)
-    batches = [
-        rows
-        for _ in range(epochs)
-        for rows in torch.randperm(n, generator=generator)[: n - n % batch_size].split(batch_size)
-    ]
-    model.train()
-    for step, rows in enumerate(batches):
-        done = step / len(batches)
-        for group in optimizer.param_groups:
-            group["lr"] = lr * min(
-                5 * (done + 1 / len(batches)), 0.5 + 0.5 * math.cos(math.pi * done)
-            )
-        images = horizontal_flip(random_crop(train.images[rows], 4, generator), generator)
-        logits = model(_normalised(images))
-        optimizer.zero_grad(set_to_none=True)
-        F.cross_entropy(logits, train.labels[rows], label_smoothing=0.1).backward()
-        optimizer.step()
-
-
-@torch.no_grad()
-def accuracy(model: nn.Module, examples: Examples) -> float:
-    """Share of images whose class has the largest logit."""
-    model.eval()
-    pairs = zip(examples.images.split(500), examples.labels.split(500), strict=True)
-    right = sum(int((model(_normalised(x)).argmax(1) == y).sum()) for x, y in pairs)
-    return right / len(examples.labels)
-
-
-# The study
-
-
-class Study:
-    """Data, base and measurements of one run."""
-
-    def __init__(self, arguments: Arguments) -> None:
-        """Read the images and what was measured before."""
-        self.arguments = arguments
-        self.base = arguments.network
-        folder = None if arguments.data is None else Path(arguments.data) / "cifar10"
-        rng = np.random.default_rng(arguments.seed)
-        numbers = rng.permutation(50_000)[: arguments.images + arguments.held_out].tolist()
-        both = read_cifar10(folder, "train", numbers)
-        n = arguments.images
-        self.train = Examples(both.images[:n], both.labels[:n])
-        self.held_out = Examples(both.images[n:], both.labels[n:])
-        self._folder = folder
-        work = Path(arguments.work or "outputs/benchmarks/architecture")
-        self.results = ResultFile(work / "measurements.jsonl")
-        size = arguments.batch_size
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(arguments.seed)
-            base = EfficientNet(self.base, N_CLASSES)
-        batch = _normalised(self.train.images[:size]), self.train.labels[:size]
-        self.evaluator = Evaluator(
-            self._score, batch, base, self.results, arguments.plan(), arguments.seed
-        )
-
-    def _score(self, model: nn.Module, seed: int) -> float:
-        a = self.arguments
-        fit(model, self.train, a.epochs, a.batch_size, a.lr, seed)
-        return accuracy(model, self.held_out)
-
-    def uniform(self, meter: Meter) -> list[Candidate]:
-        """The base, scaled as a whole."""
-        found = []
-        for width, depth in UNIFORM:
-            what = {"width": width, "depth": depth}
-            found.append(self.evaluator(what, builder(self.base, what)))
-            meter.advance(found[-1].cpu_seconds, title(what))
-        return found
-
-    def search(self, cpu_seconds: float, meter: Meter) -> list[Candidate]:
-        """What a strategy tries."""
-        best = 0.0
-
-        def evaluate(choice: Choice) -> Candidate:
-            return self.evaluator([list(stage) for stage in choice], builder(self.base, choice))
-
-        def tell(candidate: Candidate) -> None:
-            nonlocal best
-            best = max(best, candidate.reward)
-            meter.advance(candidate.cpu_seconds, f"best reward {best:.3f}")
-
-        strategy = STRATEGIES[self.arguments.strategy](space_of(self.base), self.arguments.seed)
-        return search(strategy, evaluate, cpu_seconds, self.arguments.max_candidates, tell)
-
-    def retrain(self, what: Any, seed: int, allowed: bool) -> Mapping[str, Any] | None:
-        """A final training: `accuracy` on test images and `cpu_seconds`.
-
-        Args:
-            what: the network.
-            seed: of weights and training.
-            allowed: whether it may be run; otherwise it is looked up.
-        """
-        a = self.arguments
-        key = result_key("final", a.plan(), a.final_epochs, a.test_images, seed, what)
-        row = self.results.get(key)
-        if row is None and allowed:
-            start = time.process_time()
-            with torch.random.fork_rng(devices=[]):
-                torch.manual_seed(seed)
-                model = builder(self.base, what)()
-                fit(model, self.train, a.final_epochs, a.batch_size, a.lr, seed)
-            score = accuracy(model, self.test)
-            row = {"accuracy": score, "cpu_seconds": time.process_time() - start}
-            self.results.add(key, row)
-        return row
-
-    def finals(
-        self, chosen: Sequence[Any], cpu_seconds: float, meter: Meter
-    ) -> tuple[list[dict[str, Any]], float]:
-        """Train networks anew, all with one seed before the next.
-
-        Args:
-            chosen: which networks.
-            cpu_seconds: no training begins after so many.
-            meter: told of each.
-
-        Returns:
-            of each network its scores on test images, and the CPU-seconds of all.
-        """
-        scores: list[list[float]] = [[] for _ in chosen]
-        cost = 0.0
-        for number in range(self.arguments.final_seeds):
-            for what, own in zip(chosen, scores, strict=True):
-                # Other seeds than the search's, whose luck is a part of what was chosen.
-                seed = self.arguments.seed + 1 + number
-                row = self.retrain(what, seed, cost < cpu_seconds)
-                if row is not None and len(own) == number:
-                    own.append(row["accuracy"])
-                    cost += row["cpu_seconds"]
-                    meter.advance(row["cpu_seconds"], f"final {title(what)}")
-        n = self.arguments.test_images
-        rows = zip(chosen, scores, strict=True)
-        return [{"what": what, **_final(own, n)} for what, own in rows], cost
-
-    @cached_property
-    def test(self) -> Examples:
-        """Test images, read when they are first needed."""
-        # The file is sorted by class: its first images would all be aeroplanes.
-        order = np.random.default_rng(self.arguments.seed).permutation(10_000)
-        return read_cifar10(self._folder, "test", order[: self.arguments.test_images].tolist())
-
-
 def run(arguments: Arguments) -> dict[str, Any]:
     """Measure, search, train the chosen ones anew; a JSON object of all that was found.
 
@@ -467,95 +206,6 @@ def _cost(candidates: Sequence[Candidate]) -> float:
 
 def _as_list(stage: StageConfig) -> list[Any]:
     return [stage.kind, stage.kernel, stage.expansion, stage.n_blocks]
-
-
-def _final(by_seed: Sequence[float], n_images: int) -> dict[str, Any]:
-    if not by_seed:
-        return {"accuracy": None, "accuracy_ci95": None, "accuracy_by_seed": []}
-    rate = mean(by_seed)
-    interval = wilson_interval(round(rate * n_images), n_images)
-    return {
-        "accuracy": rate,
-        "accuracy_ci95": list(interval),
-        "accuracy_by_seed": list(by_seed),
-    }
-
-
-# Reporting
-
-
-def results_table(results: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]:
-    """Header and rows: each scaled network and, below it, what was found at its cost; the best."""
-    header = ["network", "step time", "parameters", "held-out %", "test % [95% CI]", "gain"]
-    measured = {json.dumps(c["what"]): c for c in (*results["uniform"], *results["found"])}
-    finals = {json.dumps(f["what"]): f for f in results["finals"]}
-
-    def row(label: str, what: Any, rival: Any = None) -> list[str]:
-        known, final = measured[json.dumps(what)], finals.get(json.dumps(what))
-        told, gain = "not run", "-"
-        if final and final["accuracy_by_seed"]:
-            seeds = len(final["accuracy_by_seed"])
-            told = tables.percent(final["accuracy"], final["accuracy_ci95"])
-            told += f", {seeds} seed{'s'[: seeds > 1]}"
-        if rival is not None:
-            gain = _gain(final, finals.get(json.dumps(rival)))
-        return [
-            f"{label}: {title(what)}",
-            f"{known['step_ratio']:.2f}",
-            f"{known['n_parameters']:,}",
-            tables.percent(known["accuracy"]),
-            told,
-            gain,
-        ]
-
-    rows = []
-    for scaled, found in results["pairs"]:
-        rows += [row("scaled", scaled), row("found", found, scaled)]
-    return header, [*rows, row("best reward", results["best"])]
-
-
-def _gain(final: Mapping[str, Any] | None, rival: Mapping[str, Any] | None) -> str:
-    """Points that a network is better than another, in trainings of the same seeds."""
-    if not final or not rival:
-        return "-"
-    # One of them may have been trained once more than the other when the time was up.
-    both = list(zip(final["accuracy_by_seed"], rival["accuracy_by_seed"], strict=False))
-    return f"{100 * mean(a - b for a, b in both):+.1f}" if both else "-"
-
-
-def picture(results: Mapping[str, Any]) -> bytes:
-    """Accuracy over step time and over parameters, both fronts as lines; PNG."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(10.0, 4.0), layout="constrained")
-    FigureCanvasAgg(figure)
-    costs = (("step_ratio", "step time, base = 1"), ("n_parameters", "parameters"))
-    left, right = figure.subplots(1, 2, sharey=True)
-    for axes, (cost, label) in zip((left, right), costs, strict=True):
-        for number, kind in enumerate(("found", "uniform")):
-            points = [(c[cost], 100 * c["accuracy"]) for c in results[kind]]
-            front = _front_line(points)
-            style = {"color": f"C{number}", "marker": "os"[number]}
-            axes.plot(*zip(*points, strict=True), linestyle="", alpha=0.35, **style)
-            name = {"found": "searched", "uniform": "scaled uniformly"}[kind]
-            axes.plot(*zip(*front, strict=True), drawstyle="steps-post", label=name, **style)
-        axes.set_xlabel(label)
-    right.set_xscale("log")  # sizes differ by tens, times by twos
-    right.legend(fontsize=8)
-    left.set_ylabel("accuracy %, held-out, short trainings")
-    stream = io.BytesIO()
-    figure.savefig(stream, format="png", dpi=110)
-    return stream.getvalue()
-
-
-def _front_line(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
-    """Of (cost, accuracy): those more accurate than all that cost no more, by cost."""
-    line: list[tuple[float, float]] = []
-    for cost, height in sorted(points, key=lambda p: (p[0], -p[1])):
-        if not line or height > line[-1][1]:
-            line.append((cost, height))
-    return line
 
 
 def main(argv: Sequence[str]) -> int:

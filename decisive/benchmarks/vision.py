@@ -181,8 +181,9 @@ def run_cell(
     import torch
 
     from decisive.benchmarks.vision_tables import build, config_of
+    from perception.evaluation import evaluate_classifier
     from perception.train_batches import Batches
-    from perception.training import evaluate_classifier, train_classifier
+    from perception.training import train_classifier
 
     arm = cell.arm
     train, held_out = _seen(arm, train), _seen(replace(arm, n_images=None), held_out)

@@ -124,8 +124,10 @@ class Batches:
         return resize(pixels.float() / 255, size), frames
 
     def _normalised(self, images: Tensor, frames: int) -> Tensor:
-        split = images.unflatten(1, (frames, -1)) if frames else images.contiguous()
-        return (split - self._mean) / self._std
+        if frames:
+            return (images.unflatten(1, (frames, -1)) - self._mean) / self._std
+        # Convolutions keep the order of their input: training EfficientNetV2 is 1.3 times as fast.
+        return ((images - self._mean) / self._std).contiguous(memory_format=torch.channels_last)
 
 
 def task_losses(

@@ -39,8 +39,7 @@ STEADY = Clock(clock_type=ClockType.STEADY_TIME)
 
 TOPIC = "camera/color/image_raw"
 PARAMETERS = (
-    Parameter("checkpoint", "tabletop-efficientnetv2", "folder of a trained classifier, or a "
-              "shipped name"),
+    Parameter("checkpoint", "", "folder of a trained classifier, or a shipped name; must be given"),
     Parameter("backend", "auto", "what runs it; auto takes openvino, else onnxruntime, else torch",
               choices=("auto", "torch", "onnxruntime", "openvino")),
     Parameter("precision", "auto", "bfloat16 and auto take it only where the CPU has it and the "

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from perception.coatnet import COATNETS, CoAtNet
 from perception.efficientnet import EFFICIENTNETS, EfficientNet
 from perception.efficientnet_v2 import EFFICIENTNETS_V2
+from perception.spinenet import SPINENETS, SpineNet
 from perception.video_transformer import VIDEO_TRANSFORMERS, VideoTransformer
 from perception.vision_transformer import VISION_TRANSFORMERS, VisionTransformer
 
@@ -47,6 +48,7 @@ FAMILIES: tuple[tuple[_Build, Mapping[str, Any]], ...] = (
     (CoAtNet, COATNETS),
     (EfficientNet, EFFICIENTNETS),
     (EfficientNet, EFFICIENTNETS_V2),
+    (SpineNet, SPINENETS),
 )
 """Classes and their configurations. A new family is a module, a row here and a test."""
 

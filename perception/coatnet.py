@@ -200,6 +200,42 @@ class CoAtNet(nn.Module):
             x = stage(x)
         return x
 
+    @property
+    def pyramid_strides(self) -> tuple[int, ...]:
+        """Pixels between the cells of each map of `pyramid`."""
+        return tuple(stride for stride, _ in self._levels())
+
+    @property
+    def pyramid_widths(self) -> tuple[int, ...]:
+        """Channels of each map of `pyramid`."""
+        return tuple(self.config.widths[last] for _, last in self._levels())
+
+    def pyramid(self, images: Tensor) -> tuple[Tensor, ...]:
+        """The last map at each stride, fine to coarse, after the stem; for dense heads.
+
+        Returns:
+            maps `(B, pyramid_widths[i], ceil(H / pyramid_strides[i]), ...)`.
+
+        Raises:
+            ValueError: if the images are no batch of floats with `in_channels`.
+        """
+        check_images(images, self.in_channels)
+        x = self.stem(images)
+        maps = []
+        for stage in self.stages:
+            x = stage(x)
+            maps.append(x)
+        return tuple(maps[last] for _, last in self._levels())
+
+    def _levels(self) -> list[tuple[int, int]]:
+        """Stride and number of the last stage at that stride."""
+        last_of: dict[int, int] = {}
+        stride = self.config.stem_stride
+        for i, step in enumerate(self.config.strides):
+            stride *= step
+            last_of[stride] = i
+        return list(last_of.items())
+
     def _initialise(self) -> None:
         """Start as timm does: convolutions by fan-out, transformers by Xavier's uniform.
 

@@ -17,6 +17,7 @@ SMALL = (
     "coatnet_mini",
     "efficientnet_b0",
     "efficientnetv2_b0_quarter",
+    "spinenet_mini",
 )
 """One of each kind that a CPU runs in milliseconds."""
 

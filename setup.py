@@ -45,6 +45,7 @@ EXTRAS = {
         "ros-jazzy-visualization-msgs==5.3.6",
         "rosbags>=0.11.9",
     ],
+    "masks": ["pycocotools>=2.0.8"],
     "runtime": ["onnx>=1.17", "onnxruntime>=1.20", "onnxscript>=0.5", "openvino>=2025.0"],
     "test": [
         # What `colcon build` of this one package takes; colcon-core wants setuptools below 80, and

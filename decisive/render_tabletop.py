@@ -5,9 +5,8 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Iterator, Sequence
-from concurrent.futures import Future
-from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -20,7 +19,7 @@ from decisive import provenance
 from decisive.arguments import Flag, check_writable, parse
 from decisive.pictures import GAP, INK, MARGIN, MUTED, Page, Pixels, clipped, save_png
 from decisive.progress import progress
-from decisive.workers import process_pool
+from decisive.workers import in_order
 from envs.tabletop import clutter, clutter_clips
 from envs.tabletop.clutter import NO_LABEL, ClutterConfig, ClutterScenes
 from envs.tabletop.clutter_bodies import Split
@@ -156,32 +155,11 @@ def chunks(config: ClutterConfig, n: int, clips: bool, workers: int) -> Iterator
     """
     blocks = [range(start, min(start + BLOCK, n)) for start in range(0, n, BLOCK)]
     title = f"{config.split} {'clips' if clips else 'pictures'}"
+    drawn = in_order(partial(draw_block, config, clips=clips), blocks, workers)
     with progress(title, n) as meter:
-        for block, chunk in zip(blocks, _drawn(config, blocks, clips, workers), strict=True):
+        for block, chunk in zip(blocks, drawn, strict=True):
             yield chunk
             meter.advance(len(block))
-
-
-def _drawn(
-    config: ClutterConfig, blocks: Sequence[range], clips: bool, workers: int
-) -> Iterator[Chunk]:
-    if workers == 1:
-        for block in blocks:
-            yield draw_block(config, block, clips)
-        return
-    with process_pool(workers) as pool:
-        waiting: list[Future[Chunk]] = []
-        try:
-            for number in range(len(blocks)):
-                # A block ahead keeps every worker busy; all of them at once would fill the memory.
-                while len(waiting) <= workers and number + len(waiting) < len(blocks):
-                    block = blocks[number + len(waiting)]
-                    waiting.append(pool.submit(draw_block, config, block, clips))
-                yield waiting.pop(0).result()
-        except BrokenProcessPool as error:
-            raise OSError("a worker process died (out of memory?); use fewer --workers") from error
-        finally:
-            pool.shutdown(cancel_futures=True)
 
 
 def draw_block(config: ClutterConfig, numbers: range, clips: bool) -> Chunk:

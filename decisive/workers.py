@@ -6,8 +6,12 @@ import multiprocessing
 import os
 import signal
 import threading
-from collections.abc import Callable
-from concurrent.futures import ProcessPoolExecutor
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from typing import TypeVar
+
+T = TypeVar("T")
 
 
 def process_pool(
@@ -26,6 +30,34 @@ def process_pool(
     """
     context = multiprocessing.get_context("spawn")
     return ProcessPoolExecutor(workers, context, _start, (prepare, interruptible))
+
+
+def in_order(draw: Callable[[range], T], blocks: Sequence[range], workers: int) -> Iterator[T]:
+    """What `draw` makes of each block, in their order, by several processes if asked for.
+
+    Args:
+        draw: picklable.
+        blocks: its arguments.
+        workers: processes; 1 stays in this one.
+
+    Raises:
+        OSError: if a worker process died.
+    """
+    if workers == 1:
+        yield from map(draw, blocks)
+        return
+    with process_pool(workers) as pool:
+        waiting: list[Future[T]] = []
+        try:
+            for number in range(len(blocks)):
+                # A block ahead keeps every worker busy; all of them at once would fill the memory.
+                while len(waiting) <= workers and number + len(waiting) < len(blocks):
+                    waiting.append(pool.submit(draw, blocks[number + len(waiting)]))
+                yield waiting.pop(0).result()
+        except BrokenProcessPool as error:
+            raise OSError("a worker process died (out of memory?); use fewer --workers") from error
+        finally:
+            pool.shutdown(cancel_futures=True)
 
 
 def _start(prepare: Callable[[], None] | None, interruptible: bool) -> None:

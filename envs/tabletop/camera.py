@@ -131,20 +131,37 @@ def rgbd(
         `(H, W, 3)` uint8 RGB, and `(H, W)` float32 depth along the optical axis in metres (as
         REP-118 has it), NaN beyond the table.
     """
+    image, depth, _ = _measure(client, camera, light, pybullet.ER_NO_SEGMENTATION_MASK)
+    return image, depth
+
+
+def rgbd_ids(
+    client: BulletClient, camera: PinholeCamera, light: Sequence[float] = LIGHT
+) -> tuple[NDArray[np.uint8], NDArray[np.float32], NDArray[np.int64]]:
+    """What `rgbd` gives, and `(H, W)` int64 the body that each pixel shows, -1 for none."""
+    image, depth, seen = _measure(client, camera, light, 0)
+    return image, depth, np.asarray(seen, np.int64).reshape(depth.shape)
+
+
+def _measure(
+    client: BulletClient, camera: PinholeCamera, light: Sequence[float], flags: int
+) -> tuple[NDArray[np.uint8], NDArray[np.float32], Any]:
+    """Colour, depth and Bullet's numbers of bodies."""
     T_optical_world = np.linalg.inv(camera.T_world_camera)
     # OpenGL's camera looks along -z with y up.
     view = np.diag([1.0, -1.0, -1.0, 1.0]) @ T_optical_world
-    image, buffer = _draw(
+    image, buffer, seen = _draw(
         client,
         (camera.height, camera.width),
         view.T.ravel().tolist(),
         _projection(camera).T.ravel().tolist(),
         light,
+        flags,
     )
     # The buffer is OpenGL's: affine in 1 / depth.
     depth = _NEAR * _FAR / (_FAR - np.asarray(buffer, np.float64) * (_FAR - _NEAR))
     depth[buffer > _BEYOND] = np.nan
-    return image, depth.astype(np.float32)
+    return image, depth.astype(np.float32), seen
 
 
 def _projection(camera: PinholeCamera) -> NDArray[np.float64]:
@@ -210,10 +227,11 @@ def _draw(
     view: Sequence[float],
     projection: Sequence[float],
     light: Sequence[float],
-) -> tuple[NDArray[np.uint8], NDArray[Any]]:
-    """Colour and depth buffer under OpenGL matrices in column order."""
+    flags: int = pybullet.ER_NO_SEGMENTATION_MASK,
+) -> tuple[NDArray[np.uint8], NDArray[Any], Any]:
+    """Colour, depth buffer and numbers of bodies under OpenGL matrices in column order."""
     height, width = size
-    _, _, rgba, buffer, _ = client.getCameraImage(
+    _, _, rgba, buffer, seen = client.getCameraImage(
         width,
         height,
         view,
@@ -223,10 +241,10 @@ def _draw(
         lightDiffuseCoeff=0.35,
         lightSpecularCoeff=0.05,
         shadow=0,  # They double the cost, and at the scale of a table fall in the wrong places.
-        flags=pybullet.ER_NO_SEGMENTATION_MASK,
+        flags=flags,
         renderer=pybullet.ER_TINY_RENDERER,
     )
     image = np.array(np.asarray(rgba, dtype=np.uint8).reshape(height, width, 4)[..., :3])
     buffer = np.asarray(buffer).reshape(height, width)
     image[buffer > _BEYOND] = BACKGROUND
-    return image, buffer
+    return image, buffer, seen

@@ -40,7 +40,7 @@ class Arguments:
         --steps 5000 --out outputs/two-processes
 
     World models: `decisive train pathdreamer --help`. Classifiers of images: `decisive train
-    classifier --help`.
+    classifier --help`. Instance masks: `decisive train segmenter --help`.
     """
 
     data: Annotated[Repeated, tyro.conf.arg(metavar="NAME")]
@@ -83,6 +83,10 @@ def main(argv: Sequence[str]) -> int:
         from decisive import train_classifier
 
         return train_classifier.main(argv[1:])
+    if list(argv[:1]) == ["segmenter"]:
+        from decisive import train_segmenter
+
+        return train_segmenter.main(argv[1:])
     arguments = parse(Arguments, argv, "train")
     recipe = Recipe("", "") if arguments.recipe is None else find_recipe(arguments.recipe)
     method = arguments.method or recipe.method

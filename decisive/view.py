@@ -30,7 +30,8 @@ class Arguments:
     one map, over the action space; with whole pushes two: the best push from every start, and
     every push from the chosen start. Down in a map is away from the robot, as in the picture.
     With --tokens it shows an image instead, and which of its pixels a classifier's tokens look at:
-    `decisive view --tokens --help`.
+    `decisive view --tokens --help`. With --boxes, the things in an image and their masks:
+    `decisive view --boxes --help`.
 
     Examples:
       decisive view --env decisive/BlockInsertion-v0 --policy block-insertion-ibc --out view.mp4
@@ -77,6 +78,10 @@ def main(argv: Sequence[str]) -> int:
         from decisive import view_tokens
 
         return view_tokens.main([word for word in argv if word != "--tokens"])
+    if "--boxes" in argv:
+        from decisive import view_boxes
+
+        return view_boxes.main([word for word in argv if word != "--boxes"])
     arguments = parse(Arguments, argv, "view")
     config = EvaluationConfig(
         env=arguments.env,

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import functools
 import importlib
 import logging
 import tempfile
@@ -99,10 +100,20 @@ def write_openvino(model: nn.Module, shape: Shape, path: Path) -> None:
 
 def read_openvino(path: Path) -> Run:
     """A network of OpenVINO with one thread."""
-    openvino = _package("openvino")
-
     settings = _openvino_settings(1) | {"INFERENCE_PRECISION_HINT": "f32"}
-    return _openvino_run(openvino.Core().compile_model(str(path), "CPU", settings))
+    return _openvino_run(_openvino_core().compile_model(str(path), "CPU", settings))
+
+
+@functools.cache
+def _openvino_core() -> Any:
+    """The only one of this process, never let go.
+
+    Each Core gives the thread that makes it an alternative signal stack of its own, and puts the
+    older one back when it ends. Of two that do not end in reverse order, the second puts back the
+    stack of the first, which is gone: the next signal with a handler, such as Ctrl-C, is a
+    segmentation fault.
+    """
+    return _package("openvino").Core()
 
 
 def _openvino_settings(threads: int) -> dict[str, Any]:
@@ -110,8 +121,6 @@ def _openvino_settings(threads: int) -> dict[str, Any]:
 
 
 def _prepare_openvino(model: nn.Module, shape: Shape, threads: int) -> Build:
-    openvino = _package("openvino")
-
     # One image a call, whatever the batch: at 224 px a network for any number of images took 4 to
     # 12 % longer for one (EfficientNetV2-B0, ViT-B/16 with a TokenLearner), and 5 to 15 % longer
     # for four than four calls of this one.
@@ -121,7 +130,7 @@ def _prepare_openvino(model: nn.Module, shape: Shape, threads: int) -> Build:
         # Float32 is asked for too: OpenVINO may lower the precision by itself.
         hint = {"INFERENCE_PRECISION_HINT": "bf16" if precision == "bfloat16" else "f32"}
         settings = _openvino_settings(threads) | hint
-        compiled = openvino.Core().compile_model(network, "CPU", settings)
+        compiled = _openvino_core().compile_model(network, "CPU", settings)
         return _stored(compiled.export_model()), _one_by_one(_openvino_run(compiled))
 
     return build
@@ -132,10 +141,8 @@ def _stored(stream: Any) -> bytes:
 
 
 def _load_openvino(blob: bytes, threads: int) -> Run:
-    openvino = _package("openvino")
-
     settings = _openvino_settings(threads)
-    return _one_by_one(_openvino_run(openvino.Core().import_model(blob, "CPU", settings)))
+    return _one_by_one(_openvino_run(_openvino_core().import_model(blob, "CPU", settings)))
 
 
 def _one_by_one(run: Run) -> Run:

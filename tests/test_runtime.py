@@ -2,6 +2,9 @@
 
 import copy
 import logging
+import os
+import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -63,6 +66,30 @@ def by_torch(model: nn.Module, images: np.ndarray) -> np.ndarray:
 def needs(backend: Backend) -> None:
     if not installed(backend):
         pytest.skip(f"{backend} is not installed")
+
+
+def test_signals_reach_a_process_in_which_networks_were_compiled_and_let_go(tmp_path: Path) -> None:
+    """Two cores of OpenVINO that end as they began leave a signal stack that is gone."""
+    needs("openvino")
+    code = (
+        "import faulthandler, os, signal, sys\n"
+        "from test_runtime import RuntimeConfig, compile_model, frames, tiny\n"
+        "faulthandler.enable()\n"  # gives the thread a signal stack, as pytest does
+        "signal.signal(signal.SIGUSR1, lambda *_: print('heard'))\n"
+        "config = RuntimeConfig(backend='openvino', precision='float32', cache=None)\n"
+        "made = [compile_model(tiny(scale), frames(1), config) for scale in (1.0, 2.0)]\n"
+        "del made[0], made[0]\n"
+        "os.kill(os.getpid(), signal.SIGUSR1)\n"
+    )
+    tests = Path(__file__).parent
+    path = {"PYTHONPATH": f"{tests.parent}:{tests}", "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        env={**os.environ, **path, "XDG_CACHE_HOME": str(tmp_path)},
+        capture_output=True,
+        text=True,
+    )
+    assert (done.returncode, done.stdout) == (0, "heard\n"), done.stderr
 
 
 # Parity

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 DEFAULT_STEPS = 5000
 COCO = "coco128"
 _COCO_SIZE = 320
+Folders = Annotated[tyro.conf.UseAppendAction[tuple[str, ...]], tyro.conf.arg(metavar="FOLDER")]
 Setting = Annotated[tyro.conf.UseAppendAction[tuple[str, ...]], tyro.conf.arg(metavar="NAME=VALUE")]
 
 
@@ -36,10 +37,10 @@ class Arguments:
     heads do best, and only if they are trained in the boxes of the labels (--crops ground-truth).
     Such heads want tight boxes; --jitter trains them for loose ones.
 
-    --data is a folder of `decisive data render-instances`, or coco128 in the folder that
-    DECISIVE_DATA names, whose other half is then held out. A run that was stopped goes on when the
-    same command is given again. FOLDER/last is the checkpoint, with a model card; held-out scores
-    are those of the averaged weights, over classes with and without masks in training.
+    --data is a folder of `decisive data render-instances`, or several, or coco128 in the folder
+    that DECISIVE_DATA names, whose other half is then held out. A run that was stopped goes on when
+    the same command is given again. FOLDER/last is the checkpoint, with a model card; held-out
+    scores are those of the averaged weights, over classes with and without masks in training.
 
     Examples:
       decisive data render-instances --out outputs/scenes --frames 2000
@@ -49,15 +50,17 @@ class Arguments:
         --out outputs/masks
       decisive train segmenter --data coco128 --start-from outputs/masks --steps 500 \
         --out outputs/masks-coco
+      decisive train segmenter --data outputs/scenes --data outputs/insertion --size 256x192 \
+        --held-out outputs/scenes-test --held-out outputs/insertion-test --out outputs/joint
       decisive view --boxes --checkpoint outputs/masks --image photo.png
     """
 
-    data: Annotated[str, tyro.conf.arg(metavar="FOLDER")]
-    """Scenes to learn from: a folder, or coco128."""
+    data: Folders
+    """Scenes to learn from: a folder, once for each, or coco128."""
     out: Annotated[str, tyro.conf.arg(metavar="FOLDER")]
     """Folder of the run."""
-    held_out: Annotated[OptionalText, tyro.conf.arg(metavar="FOLDER")] = None
-    """Scenes to be scored by; the held-out half of coco128 if not given."""
+    held_out: Folders = ()
+    """Scenes to be scored by, once for each; the held-out half of coco128 if not given."""
     model: str = "deep_mac_small"
     """Network: deep_mac_mini, deep_mac_small, deep_marc_small, ..."""
     head: OptionalText = None
@@ -74,8 +77,9 @@ class Arguments:
     """Setting of the network, such as width=64 or head.width=32; once for each."""
     set_train: Setting = ()
     """Setting of the training, such as batch_size=16 or flip=false; once for each."""
-    size: int | None = None
-    """Pixels a side that pictures are letterboxed to; their own if not given, 320 for coco128."""
+    size: Annotated[OptionalText, tyro.conf.arg(metavar="N|WxH")] = None
+    """Pixels a side, or width x height, that pictures are letterboxed to; their own if not given,
+    320 for coco128."""
     cpu_minutes: Annotated[float | None, tyro.conf.arg(aliases=("--minutes",))] = None
     """Budget in CPU-minutes of training steps (wall minutes on a GPU)."""
     steps: int | None = None
@@ -91,14 +95,17 @@ class Arguments:
 def main(argv: Sequence[str]) -> int:
     """Run the verb with the words after `segmenter`."""
     arguments = parse(Arguments, argv, "train segmenter")
-    if arguments.held_out is None and arguments.data != COCO:
+    if not arguments.data:
+        raise ValueError("name scenes to learn from: --data FOLDER")
+    if not arguments.held_out and arguments.data != (COCO,):
         raise ValueError("name scenes to be scored by: --held-out FOLDER")
+    size = read_size(arguments.size)
 
     from perception.deep_mac.training import train_segmenter
 
-    train = _open(arguments, arguments.data, "train2017")
-    held_out = _open(arguments, arguments.held_out or arguments.data, "val2017")
-    config = _config(arguments)
+    train = _open(arguments.data, "train2017", size)
+    held_out = _open(arguments.held_out or arguments.data, "val2017", size, train.classes)
+    config = _config(arguments, size)
     model, architecture = _model(arguments, len(train.classes))
     command = provenance.command("train", ["segmenter", *argv])
 
@@ -119,17 +126,41 @@ def main(argv: Sequence[str]) -> int:
     return 0
 
 
-def _open(arguments: Arguments, name: str, split: str) -> InstanceSet:
+def read_size(text: str | None) -> tuple[int, int] | None:
+    """Height and width of `N` or `WxH`; None stays None.
+
+    Raises:
+        ValueError: for anything else.
+    """
+    if text is None:
+        return None
+    sides = text.lower().split("x")
+    if len(sides) > 2 or not all(side.isdecimal() and int(side) > 0 for side in sides):
+        raise ValueError(f"--size must be pixels such as 256, or 256x192, got {text!r}")
+    return int(sides[-1]), int(sides[0])
+
+
+def _open(
+    names: Sequence[str],
+    split: str,
+    size: tuple[int, int] | None,
+    classes: Sequence[str] | None = None,
+) -> InstanceSet:
     from learning.coco_polygons import open_coco_polygons
-    from learning.instance_set import open_instance_set
+    from learning.instance_set import JoinedInstances, open_instance_set
 
-    if name != COCO:
-        return open_instance_set(name)
-    size = arguments.size or _COCO_SIZE
-    return open_coco_polygons(split=split, size=(size, size))
+    def one(name: str) -> InstanceSet:
+        if name != COCO:
+            return open_instance_set(name)
+        return open_coco_polygons(split=split, size=size or (_COCO_SIZE, _COCO_SIZE))
+
+    sets = [one(name) for name in names]
+    if len(sets) == 1 and classes in (None, sets[0].classes):
+        return sets[0]
+    return JoinedInstances(sets, classes)
 
 
-def _config(arguments: Arguments) -> SegmenterTrainConfig:
+def _config(arguments: Arguments, size: tuple[int, int] | None) -> SegmenterTrainConfig:
     from perception.deep_mac.instances import MaskTraining
     from perception.deep_mac.train_config import SegmenterTrainConfig
 
@@ -138,7 +169,7 @@ def _config(arguments: Arguments) -> SegmenterTrainConfig:
         "steps": arguments.steps,
         "cpu_seconds": None if arguments.cpu_minutes is None else 60 * arguments.cpu_minutes,
         "seed": arguments.seed,
-        "size": arguments.size,
+        "size": size,
         "masks": MaskTraining(arguments.crops, arguments.jitter),
         "masked_classes": None if named is None else tuple(_words(named)),
     }

@@ -10,7 +10,7 @@ import json
 import operator
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Self
 
@@ -198,6 +198,57 @@ class StoredInstances(InstanceSet):
                 f"{self._folder}: picture {k} has an instance {ids.max()} of {len(classes)}"
             )
         return Scene.from_ids(np.array(self.images[k]), ids, classes.copy())
+
+
+class JoinedInstances(InstanceSet):
+    """Several sets, one after the other.
+
+    Attributes:
+        sets: them.
+    """
+
+    def __init__(self, sets: Sequence[InstanceSet], classes: Sequence[str] | None = None) -> None:
+        """Join them.
+
+        Args:
+            sets: one or more; their scenes keep their sizes.
+            classes: of the whole, all of theirs among them; None: theirs, in the order in which
+                they come.
+
+        Raises:
+            ValueError: without sets, or if a class of theirs is none of the whole.
+        """
+        if not sets:
+            raise ValueError("join one set or more, got none")
+        every = dict.fromkeys(name for one in sets for name in one.classes)
+        self.sets = tuple(sets)
+        self.classes = tuple(every) if classes is None else checked_classes(classes)
+        unknown = [name for name in every if name not in self.classes]
+        if unknown:
+            raise ValueError(
+                f"classes must have those of all sets, got no {', '.join(map(repr, unknown))}"
+            )
+        self.source = "; ".join(dict.fromkeys(one.source for one in sets))
+        synthetic = all(bool(one.facts.get("synthetic")) for one in sets)
+        self.facts = {"joined": [dict(one.facts) for one in sets], "synthetic": synthetic}
+        self._new = [np.array([self.classes.index(k) for k in one.classes]) for one in sets]
+        self._ends = np.cumsum([len(one) for one in sets])
+
+    def __len__(self) -> int:
+        """Number of scenes."""
+        return int(self._ends[-1])
+
+    def __getitem__(self, k: int) -> Scene:
+        """Scene k, its classes numbered as those of the whole.
+
+        Raises:
+            IndexError: beyond the sets.
+        """
+        k = range(len(self))[operator.index(k)]
+        which = int(np.searchsorted(self._ends, k, side="right"))
+        own = self.sets[which]
+        scene = own[k - int(self._ends[which]) + len(own)]
+        return replace(scene, classes=self._new[which][scene.classes])
 
 
 def open_instance_set(folder: str | Path) -> StoredInstances:

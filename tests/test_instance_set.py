@@ -13,6 +13,7 @@ from hypothesis.extra import numpy as hnp
 from learning.image_set import open_image_set, write_image_set
 from learning.instance_set import (
     InstanceSet,
+    JoinedInstances,
     Scene,
     open_instance_set,
     tight_boxes,
@@ -225,3 +226,31 @@ def test_sets_of_images_and_of_instances_are_not_taken_for_each_other(tmp_path: 
         open_instance_set(tmp_path / "images")
     with pytest.raises(ValueError, match=r"labels\.npy is not there"):
         open_image_set(tmp_path / "instances")
+
+
+def test_joined_sets_are_one_with_the_classes_of_all(tmp_path: Path) -> None:
+    write(tmp_path / "first")
+    write(tmp_path / "second", classes=("effector", "duck"))
+    first, second = (open_instance_set(tmp_path / name) for name in ("first", "second"))
+    whole = JoinedInstances([first, second])
+    assert whole.classes == ("duck", "mug", "effector")
+    assert len(whole) == 6
+    for k, scene in enumerate(whole):
+        own = (first, second)[k // 3]
+        np.testing.assert_array_equal(scene.image, own[k % 3].image)
+        np.testing.assert_array_equal(scene.masks, own[k % 3].masks)
+        names = [own.classes[number] for number in own[k % 3].classes]
+        assert [whole.classes[number] for number in scene.classes] == names
+    assert whole[-1].classes.tolist() == whole[5].classes.tolist() == [2, 0]
+    with pytest.raises(IndexError):
+        whole[6]
+
+
+def test_joined_sets_can_be_given_their_classes(tmp_path: Path) -> None:
+    write(tmp_path / "one")
+    only = open_instance_set(tmp_path / "one")
+    assert JoinedInstances([only], ("mug", "slot", "duck"))[2].classes.tolist() == [2, 0]
+    with pytest.raises(ValueError, match="must have those of all sets, got no 'mug'"):
+        JoinedInstances([only], ("duck",))
+    with pytest.raises(ValueError, match="one set or more"):
+        JoinedInstances([])

@@ -108,6 +108,18 @@ def test_two_stage_networks_are_trained_alike(sets, tmp_path: Path, capsys) -> N
     assert network.config.head.width == 1
 
 
+def test_sets_are_joined_at_a_size_that_is_no_square(sets, tmp_path: Path, capsys) -> None:
+    data = discs(8, seed=2)
+    data.classes = ("blue", "yellow", "red")
+    write(tmp_path / "more", data)
+    words = ("--data", str(tmp_path / "more"), "--size", "40x32", "--steps", "1")
+    assert train(sets, tmp_path / "run", *words) == 0
+    one = load_segmenter(tmp_path / "run")
+    assert one.size == (32, 40)
+    assert one.classes == (*CLASSES, "yellow")
+    assert "24 synthetic scenes" in (tmp_path / "run" / "last" / "README.md").read_text()
+
+
 def test_weights_are_taken_over_where_they_fit(sets, tmp_path: Path, capsys) -> None:
     one, other = tiny(seed=1), tiny(seed=2, n_classes=5)
     anew = take_weights(other, one)
@@ -143,6 +155,8 @@ def test_what_cannot_be_is_refused_in_one_line(sets, tmp_path: Path, capsys) -> 
         (("--set-model", "head.depth=9"), "depth"),
         (("--set-train", "zooom=1"), "unknown training setting: 'zooom', did you mean 'zoom'?"),
         (("--size", "30"), "multiples of 4"),
+        (("--size", "32x"), "--size must be pixels such as 256, or 256x192, got '32x'"),
+        (("--size", "0"), "--size must be pixels"),
         (("--start-from", str(tmp_path / "nothing")), "neither a folder nor a shipped segmenter"),
         (("--data", str(broken)), "not a set of instances"),
         (("--data", str(tmp_path / "nothing")), "no set of instances in this folder"),
@@ -153,6 +167,8 @@ def test_what_cannot_be_is_refused_in_one_line(sets, tmp_path: Path, capsys) -> 
         assert error.count("\n") == 1
     assert train(sets[:2], tmp_path / "run") == 2
     assert "--held-out FOLDER" in capsys.readouterr().err
+    assert train(sets[2:], tmp_path / "run") == 2
+    assert "--data FOLDER" in capsys.readouterr().err
     assert not (tmp_path / "run").exists()
 
 

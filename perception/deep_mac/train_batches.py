@@ -123,7 +123,8 @@ class SceneBatches:
         """
         self.data = data
         height, width = data[0].image.shape[:2]
-        self.size = (height, width) if config.size is None else (config.size, config.size)
+        given = (config.size, config.size) if isinstance(config.size, int) else config.size
+        self.size = (height, width) if given is None else given
         self.learned = learned_classes(data.classes, config.masked_classes)
         self.mean, self.std = (
             torch.tensor(values, device=device).view(-1, 1, 1) for values in statistics

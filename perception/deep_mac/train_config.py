@@ -12,8 +12,9 @@ class SegmenterTrainConfig(TrainConfig):
     """How to train a segmenter; see `TrainConfig` for what is not told here.
 
     Attributes:
-        size: pixels a side that pictures are letterboxed to; None leaves them as they are, which
-            must then be of one size. Sides must be multiples of the network's stride.
+        size: pixels that pictures are letterboxed to, of all sides or height and width; None leaves
+            them as they are, which must then be of one size. Sides must be multiples of the
+            network's stride.
         masked_classes: names of the classes whose masks may be learned from; of all others only
             boxes and classes are (partial supervision). None: all of them.
         masks: which boxes the mask head is trained on.
@@ -36,7 +37,7 @@ class SegmenterTrainConfig(TrainConfig):
     ema_decay: float | None = 0.998
     log_every: int = 20
     validate_samples: int = 64
-    size: int | None = None
+    size: int | tuple[int, int] | None = None
     masked_classes: tuple[str, ...] | None = None
     masks: MaskTraining = field(default_factory=MaskTraining)
     flip: bool = True
@@ -50,8 +51,9 @@ class SegmenterTrainConfig(TrainConfig):
     def __post_init__(self) -> None:
         """Refuse values that cannot train."""
         super().__post_init__()
-        if self.size is not None and self.size < 1:
-            raise ValueError(f"size must be at least 1, got {self.size}")
+        sides = (self.size,) if isinstance(self.size, int) else self.size or ()
+        if self.size is not None and (len(sides) not in (1, 2) or min(sides) < 1):
+            raise ValueError(f"size must be one or two numbers of at least 1, got {self.size}")
         if not (math.isfinite(self.zoom) and self.zoom >= 0):
             raise ValueError(f"zoom must be at least 0, got {self.zoom}")
         for name in ("shift", "colour", "least_seen"):

@@ -36,6 +36,7 @@ VERBS: dict[str, Verb] = {
     "benchmark": Verb("decisive.benchmark", "fill the tables of docs/results.md, resumably"),
     "dream": Verb("decisive.dream", "walk on in imagination: panoramas, a film, a point cloud"),
     "plan": Verb("decisive.plan", "where to look first for a room or an object"),
+    "group-tasks": Verb("decisive.group_tasks", "which tasks should share a network, by affinity"),
     "data": Verb("decisive.data", "show, export and import demonstration data sets"),
     "export": Verb("decisive.export", "write a classifier as ONNX or for OpenVINO"),
     "ros": Verb("ros_nodes.cli", "the same policy as ROS 2 nodes: doctor, demo, up"),

@@ -21,12 +21,13 @@ from learning.demonstrations import Demonstrations, load_demonstrations
 from learning.minari_store import with_version
 from learning.summary import summary
 
-USAGE = """usage: decisive data info|export|import|render-tabletop|render-instances ...
+USAGE = """usage: decisive data info|export|import|render-tabletop|render-instances|render-tasks ...
 
 Show, export and import demonstration data sets: Minari (HDF5), the plain .npz layout of
 docs/data.md, and HDF5 as D4RL or robomimic writes it. A Minari data set of others that is not
 here, such as D4RL/door/human-v2, is downloaded. And render labelled pictures and clips of a table
-for classifiers, and pictures with instance masks for segmenters.
+for classifiers, pictures with instance masks for segmenters, and pictures with targets of several
+tasks for networks that share an encoder.
 
 Examples:
   decisive data info push-diverse-v0
@@ -35,6 +36,7 @@ Examples:
   decisive data import door-human_demos.npz door-human-v0
   decisive data render-tabletop --out outputs/tabletop/train --frames 20000 --workers 2
   decisive data render-instances --out outputs/instances/train --frames 4000 --workers 2
+  decisive data render-tasks --out outputs/tasks/train --frames 2000 --workers 2
 
 `decisive data info --help` and so on list the options.
 """
@@ -108,6 +110,7 @@ def main(argv: Sequence[str]) -> int:
         "import": _import,
         "render-tabletop": _render_tabletop,
         "render-instances": _render_instances,
+        "render-tasks": _render_tasks,
     }
     if not argv or argv[0] in ("-h", "--help"):
         print(USAGE, end="")
@@ -212,6 +215,12 @@ def _render_instances(argv: Sequence[str]) -> None:
     from decisive import render_instances
 
     render_instances.main(argv)
+
+
+def _render_tasks(argv: Sequence[str]) -> None:
+    from decisive import render_tasks
+
+    render_tasks.main(argv)
 
 
 def _check_spaces(demos: Demonstrations, env_id: str, options: Mapping[str, Any]) -> None:

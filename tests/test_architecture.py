@@ -14,7 +14,7 @@ ALLOWED: dict[str, set[str]] = {
     "perception": {"learning"},
     "agents": {"learning", "perception"},
     "world_models": {"learning", "perception"},
-    "decisive": {"agents", "envs", "learning", "perception", "world_models"},
+    "decisive": {"agents", "envs", "learning", "perception", "robots", "world_models"},
     "robots": set(),
     "ros_nodes": {"agents", "decisive", "envs", "learning", "perception", "robots", "world_models"},
 }

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Protocol
 
 import gymnasium as gym
@@ -89,6 +89,46 @@ class RandomActor:
 
 
 @dataclass(frozen=True)
+class Perception:
+    """What a camera showed a policy in one episode.
+
+    Attributes:
+        pictures: how many were looked at, one a decision.
+        unseen: by object: how many of them did not show it.
+        errors: by field of the state: metres or rad at every decision of the policy.
+        segment_ms: CPU milliseconds of the segmenter for each picture; empty without one.
+        fit_ms: those of finding and measuring the objects.
+    """
+
+    pictures: int
+    unseen: Mapping[str, int]
+    errors: Mapping[str, tuple[float, ...]]
+    segment_ms: tuple[float, ...]
+    fit_ms: tuple[float, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        """All of it, for resuming an evaluation."""
+        return {
+            "pictures": self.pictures,
+            "unseen": dict(self.unseen),
+            "errors": {name: list(values) for name, values in self.errors.items()},
+            "segment_ms": [round(ms, 4) for ms in self.segment_ms],
+            "fit_ms": [round(ms, 4) for ms in self.fit_ms],
+        }
+
+    @classmethod
+    def from_json(cls, row: Mapping[str, Any]) -> Perception:
+        """The inverse of `to_json`."""
+        return cls(
+            pictures=int(row["pictures"]),
+            unseen={str(name): int(count) for name, count in row["unseen"].items()},
+            errors={str(name): tuple(values) for name, values in row["errors"].items()},
+            segment_ms=tuple(row["segment_ms"]),
+            fit_ms=tuple(row["fit_ms"]),
+        )
+
+
+@dataclass(frozen=True)
 class Episode:
     """What one episode came to.
 
@@ -99,6 +139,7 @@ class Episode:
         total_reward: undiscounted return.
         length: steps taken.
         act_ms: wall time of each decision in milliseconds.
+        perception: what the policy was shown, where it saw by a camera.
     """
 
     seed: int
@@ -107,6 +148,7 @@ class Episode:
     total_reward: float
     length: int
     act_ms: tuple[float, ...]
+    perception: Perception | None = None
 
     def row(self) -> dict[str, Any]:
         """The row of `per_episode`; it holds nothing that depends on the machine."""
@@ -120,7 +162,8 @@ class Episode:
 
     def to_json(self) -> dict[str, Any]:
         """The row with its times, for resuming an evaluation."""
-        return {**self.row(), "act_ms": [round(ms, 4) for ms in self.act_ms]}
+        row = {**self.row(), "act_ms": [round(ms, 4) for ms in self.act_ms]}
+        return row if self.perception is None else {**row, "perception": self.perception.to_json()}
 
     @classmethod
     def from_json(cls, row: Mapping[str, Any]) -> Episode:
@@ -132,6 +175,7 @@ class Episode:
             total_reward=float(row["return"]),
             length=int(row["length"]),
             act_ms=tuple(row["act_ms"]),
+            perception=Perception.from_json(row["perception"]) if "perception" in row else None,
         )
 
 
@@ -243,9 +287,25 @@ class Runner:
         stream: str = "evaluate",
         render_mode: str | None = None,
         settings: Mapping[str, Any] | None = None,
+        perceived: str | None = None,
     ) -> None:
-        """Build both, and check that they fit."""
-        self.actor = make_actor(policy, expert_mode, settings)
+        """Build both, and check that they fit.
+
+        Args:
+            env_id: the environment.
+            options: its options.
+            policy: as for `make_actor`.
+            expert_mode: likewise.
+            stream: as for `run_episode`.
+            render_mode: of the environment.
+            settings: as for `make_actor`.
+            perceived: what tells the objects that the policy sees only by a camera, see
+                `decisive.perceived`; None gives it the exact state.
+
+        Raises:
+            ValueError: where they do not fit.
+        """
+        self.actor: Actor = make_actor(policy, expert_mode, settings)
         extra = {} if render_mode is None else {"render_mode": render_mode}
         self.env = make_env(env_id, options, **extra)
         self.stream = stream
@@ -255,13 +315,23 @@ class Runner:
             torch.set_num_threads(1)  # two spinning threads made a step 30 times dearer
             try:
                 check_fit(self.actor.policy, self.env, env_id)
+                if perceived is not None:
+                    self._see(self.actor, env_id, perceived)
             except ValueError:
                 self.env.close()
                 raise
 
+    def _see(self, actor: PolicyActor, env_id: str, segmenter: str) -> None:
+        """Show the objects to the policy only by a camera."""
+        from decisive.perceived import perceiving
+
+        self.actor, self.env = perceiving(actor, self.env, env_id, segmenter)
+
     def run(self, seed: int, on_step: Callable[[gym.Env], None] | None = None) -> Episode:
         """Run the episode of a seed."""
-        return run_episode(self.env, self.actor, seed, self.stream, on_step)
+        episode = run_episode(self.env, self.actor, seed, self.stream, on_step)
+        perception = getattr(self.actor, "perception", None)
+        return episode if perception is None else replace(episode, perception=perception())
 
     def close(self) -> None:
         """Close the environment."""

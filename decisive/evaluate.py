@@ -14,6 +14,7 @@ from decisive import provenance, tables
 from decisive.arguments import Flag, OptionalFile, OptionalText, Settings, check_writable, parse
 from decisive.evaluation import EvaluationConfig, compare, evaluate, film
 from decisive.options import nested_options, parse_options
+from decisive.perceived_summary import SEGMENTER, perception_lines
 from learning.atomic import write_file
 
 
@@ -28,6 +29,8 @@ class Arguments:
       decisive evaluate --env decisive/BlockInsertion-v0 --policy expert --episodes 20
       decisive evaluate --env decisive/BlockInsertion-v0 --policy block-insertion-ibc \
         --compare block-insertion-mse --set slots=2 --workers 2 --out results.json
+      decisive evaluate --env decisive/BlockInsertion-v0 --policy block-insertion-ibc \
+        --perceived
       decisive evaluate --env decisive/BlockPush-v0 --policy outputs/push --video push.mp4
     """
 
@@ -53,6 +56,10 @@ class Arguments:
     """'local', or the address of a Ray cluster: episodes run there."""
     compare: OptionalText = None
     """A second policy on the same seeds: McNemar test and failure ratio."""
+    perceived: Flag = False
+    """Show objects only by a camera (masks, depth), and run the exact state on the same seeds."""
+    segmenter: OptionalText = None
+    """Of --perceived: folder, shipped name (else tabletop-deep-mac), or 'colors': needs none."""
     settings: Settings = ()
     """Environment option, such as slots=2; give --set once for each."""
     video: OptionalFile = None
@@ -62,6 +69,13 @@ class Arguments:
     out: OptionalFile = None
     """File for the results (JSON). A stopped run with --out continues where it was."""
     json: Annotated[Flag, tyro.conf.arg(help="Print one JSON object instead of a table.")] = False
+
+    def __post_init__(self) -> None:
+        """Refuse what does not go together."""
+        if self.segmenter is not None and not self.perceived:
+            raise ValueError("--segmenter is of --perceived")
+        if self.perceived and self.compare is not None:
+            raise ValueError("--perceived compares with the exact state: leave out --compare")
 
 
 def main(argv: Sequence[str]) -> int:
@@ -83,7 +97,10 @@ def main(argv: Sequence[str]) -> int:
         _check_film(arguments)
     command = provenance.command("evaluate", argv)
     configs = [replace(config, policy_settings=nested_options(arguments.set_policy))]
-    if arguments.compare is not None:
+    if arguments.perceived:
+        seen_by = arguments.segmenter or SEGMENTER
+        configs = [replace(configs[0], perceived=seen_by), configs[0]]
+    elif arguments.compare is not None:
         configs.append(replace(config, policy=arguments.compare))
     results: list[dict[str, Any]] = []
     partials: list[Path] = []
@@ -92,8 +109,9 @@ def main(argv: Sequence[str]) -> int:
         results.append(evaluate(each, partial, command))
         partials += [] if partial is None else [partial]
     answer = results[0]
+    shown = _named(results) if arguments.perceived else results
     if len(results) == 2:
-        answer["comparison"] = {**compare(*results), "results": results[1]}
+        answer["comparison"] = {**compare(*shown), "results": results[1]}
     if arguments.video is not None:
         film(configs[0], Path(arguments.video), min(arguments.video_episodes, config.episodes))
     text = json.dumps(answer, indent=2)
@@ -104,13 +122,34 @@ def main(argv: Sequence[str]) -> int:
     if arguments.json:
         print(text)
         return 0
-    tables.show(tables.results_table(results, arguments.env))
+    tables.show(tables.results_table(shown, arguments.env))
     if len(results) == 2:
         tables.show(tables.comparison_line(answer["comparison"]))
+    if arguments.perceived:
+        tables.show(*_perception(answer["perceived"]))
     for path in (arguments.out, arguments.video):
         if path is not None:
             print(path)
     return 0
+
+
+def _named(results: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The two results of one policy under names that tell them apart."""
+    states = ("perceived", "exact state")
+    return [
+        {**result, "policy": f"{result['policy']} ({state})"}
+        for result, state in zip(results, states, strict=True)
+    ]
+
+
+def _perception(summary: dict[str, Any]) -> list[object]:
+    """Table and sentences about what was perceived."""
+    rows = [
+        (name, f"{error['median']:.3f} {error['unit']}", f"{error['p95']:.3f} {error['unit']}")
+        for name, error in summary["errors"].items()
+    ]
+    table = tables.plain_table(("pose error", "median", "p95"), rows)
+    return [*([table] if rows else []), *perception_lines(summary)]
 
 
 def _check_film(arguments: Arguments) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import as_completed
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field
@@ -49,6 +49,8 @@ class EvaluationConfig:
         policy_settings: settings of a learned policy to change, nested as its config is.
         workers: parallel processes.
         ray: `local`, or the address of a Ray cluster; `None` for processes of this machine.
+        perceived: what tells the objects where the policy sees them only by a camera: a segmenter
+            (folder or shipped name) or `colors`; `None` gives it the exact state.
     """
 
     env: str
@@ -61,6 +63,7 @@ class EvaluationConfig:
     policy_settings: dict[str, Any] = field(default_factory=dict)
     workers: int = 1
     ray: str | None = None
+    perceived: str | None = None
 
     def __post_init__(self) -> None:
         """Reject what cannot be run."""
@@ -72,6 +75,10 @@ class EvaluationConfig:
             raise ValueError(f"seed must not be negative, got {self.seed}")
         if self.expert_mode not in EXPERT_MODES:
             raise ValueError(f"expert mode must be one of {EXPERT_MODES}, got {self.expert_mode!r}")
+        if self.perceived is not None:
+            from decisive.perceived import check_perceived
+
+            check_perceived(self.env, self.policy, self.perceived, self.ray)
 
     @property
     def seeds(self) -> range:
@@ -88,6 +95,7 @@ class EvaluationConfig:
             self.stream,
             render_mode,
             self.policy_settings,
+            self.perceived,
         )
 
 
@@ -115,7 +123,8 @@ def evaluate(
         log = EpisodeLog(partial, fingerprint(config))
         done = log.read()
     missing = [seed for seed in config.seeds if seed not in done]
-    title = f"{config.policy} in {config.env}"
+    state = "" if config.perceived is None else ", perceived"
+    title = f"{config.policy} in {config.env}{state}"
     with progress(title, config.episodes) as meter:
         meter.advance(config.episodes - len(missing))
         for episode in _run(config, missing):
@@ -211,9 +220,10 @@ def summarize(
     Returns:
         A JSON object: `env`, `env_options`, `policy`, `episodes`, `seed`, `success_rate`,
         `success_ci95` (Wilson), `score_mean`, `return_mean`, `return_std`, `length_mean`,
-        `ms_per_action`, `versions`, `commit`, `command`, `machine`, `per_episode`; and
-        `normalized_score` where the environment defines one. What the environment does not
-        report is null.
+        `ms_per_action`, `versions`, `commit`, `command`, `machine`, `per_episode`;
+        `normalized_score` where the environment defines one; and `perceived` where a camera showed
+        the objects (see `decisive.perceived_summary`). What the environment does not report is
+        null.
     """
     outcomes = [e.success for e in episodes if e.success is not None]
     successes = sum(outcomes)
@@ -247,6 +257,10 @@ def summarize(
         results["policy_settings"] = dict(config.policy_settings)
     if config.stream != "evaluate":
         results["stream"] = config.stream
+    if config.perceived is not None:
+        from decisive.perceived_summary import summarize_perception
+
+        results["perceived"] = summarize_perception(config.perceived, episodes)
     normalized = _normalized_score(config, results["return_mean"])
     if normalized is not None:
         results["normalized_score"] = normalized
@@ -361,7 +375,7 @@ def _json_lines(lines: Iterable[str]) -> Iterator[Any]:
 
 def fingerprint(config: EvaluationConfig) -> dict[str, Any]:
     """What rows of two evaluations must share to be exchangeable."""
-    facts = {
+    facts: dict[str, Any] = {
         "env": config.env,
         "options": config.options,
         "policy": config.policy,
@@ -372,6 +386,8 @@ def fingerprint(config: EvaluationConfig) -> dict[str, Any]:
         "versions": provenance.versions(),
         "commit": provenance.commit(),
     }
+    if config.perceived is not None:
+        facts["perceived"] = [config.perceived, segmenter_digest(config.perceived)]
     plain: dict[str, Any] = json.loads(json.dumps(facts, default=str))  # tuples become lists
     return plain
 
@@ -381,20 +397,39 @@ def policy_files(policy: str) -> dict[str, bytes]:
     if policy in BUILT_IN:
         return {}
     from agents import shipped_policies
-    from learning.checkpoint import CONFIG_FILE, TENSORS_FILE, find_checkpoint
 
     place = Path(policy)
     if place.is_file():
         return {place.name: place.read_bytes()}
-    folder = find_checkpoint(place if place.is_dir() else shipped_policies().get(policy, place))
-    names = (CONFIG_FILE, TENSORS_FILE)
-    return {name: (folder / name).read_bytes() for name in names if (folder / name).is_file()}
+    return _checkpoint_files(place if place.is_dir() else shipped_policies().get(policy, place))
 
 
 def policy_digest(policy: str) -> str:
     """SHA-256 of a policy's checkpoint, to tell a retrained one from the one before."""
+    return _digest(policy_files(policy))
+
+
+def segmenter_digest(segmenter: str) -> str:
+    """The same of what tells the objects; of nothing where their colours do."""
+    from decisive.perceived import find_segmenter
+    from decisive.perceived_summary import COLORS
+
+    if segmenter == COLORS:
+        return _digest({})
+    return _digest(_checkpoint_files(find_segmenter(segmenter)))
+
+
+def _checkpoint_files(place: Path) -> dict[str, bytes]:
+    from learning.checkpoint import CONFIG_FILE, TENSORS_FILE, find_checkpoint
+
+    folder = find_checkpoint(place)
+    names = (CONFIG_FILE, TENSORS_FILE)
+    return {name: (folder / name).read_bytes() for name in names if (folder / name).is_file()}
+
+
+def _digest(files: Mapping[str, bytes]) -> str:
     digest = hashlib.sha256()
-    for name, content in sorted(policy_files(policy).items()):
+    for name, content in sorted(files.items()):
         digest.update(name.encode() + len(content).to_bytes(8, "little") + content)
     return digest.hexdigest()
 

@@ -268,7 +268,8 @@ def _cached(
     entry = read_entry(place)
     if entry is not None and np.allclose(entry.logits, truth, rtol=1e-3, atol=1e-4):
         try:
-            return entry, BACKENDS[backend].load(entry.blob, config.threads), True
+            run = BACKENDS[backend].load(entry.blob, config.threads, entry.facts["precision"])
+            return entry, run, True
         except RuntimeError:
             forget(place)
     entry, run = _compile(model, shape, config, calibration, backend, truth)

@@ -44,7 +44,7 @@ MOST_IMAGES = 65_536  # Of a batch; torch.export wants a bound.
 @dataclass(frozen=True)
 class _Backend:
     prepare: Callable[[nn.Module, Shape, int], Build]
-    load: Callable[[bytes, int], Run]
+    load: Callable[[bytes, int, Precision], Run]
 
 
 def torch_run(model: nn.Module) -> Run:
@@ -68,7 +68,7 @@ def _prepare_torch(model: nn.Module, shape: Shape, threads: int) -> Build:
     return build
 
 
-def _load_torch(blob: bytes, threads: int) -> Run:
+def _load_torch(blob: bytes, threads: int, precision: Precision) -> Run:
     raise RuntimeError("torch keeps no compiled networks")
 
 
@@ -100,7 +100,7 @@ def write_openvino(model: nn.Module, shape: Shape, path: Path) -> None:
 
 def read_openvino(path: Path) -> Run:
     """A network of OpenVINO with one thread."""
-    settings = _openvino_settings(1) | {"INFERENCE_PRECISION_HINT": "f32"}
+    settings = _openvino_settings(1, "float32")
     return _openvino_run(_openvino_core().compile_model(str(path), "CPU", settings))
 
 
@@ -116,8 +116,14 @@ def _openvino_core() -> Any:
     return _package("openvino").Core()
 
 
-def _openvino_settings(threads: int) -> dict[str, Any]:
-    return {"INFERENCE_NUM_THREADS": threads, "PERFORMANCE_HINT": "LATENCY"}
+def _openvino_settings(threads: int, precision: Precision) -> dict[str, Any]:
+    # Float32 is asked for too, of what is read as well: where a CPU has bfloat16, OpenVINO lowers
+    # the precision by itself.
+    return {
+        "INFERENCE_NUM_THREADS": threads,
+        "PERFORMANCE_HINT": "LATENCY",
+        "INFERENCE_PRECISION_HINT": "bf16" if precision == "bfloat16" else "f32",
+    }
 
 
 def _prepare_openvino(model: nn.Module, shape: Shape, threads: int) -> Build:
@@ -127,9 +133,7 @@ def _prepare_openvino(model: nn.Module, shape: Shape, threads: int) -> Build:
     network = openvino_model(model, shape, batch=1)
 
     def build(precision: Precision) -> tuple[bytes, Run]:
-        # Float32 is asked for too: OpenVINO may lower the precision by itself.
-        hint = {"INFERENCE_PRECISION_HINT": "bf16" if precision == "bfloat16" else "f32"}
-        settings = _openvino_settings(threads) | hint
+        settings = _openvino_settings(threads, precision)
         compiled = _openvino_core().compile_model(network, "CPU", settings)
         return _stored(compiled.export_model()), _one_by_one(_openvino_run(compiled))
 
@@ -140,8 +144,8 @@ def _stored(stream: Any) -> bytes:
     return stream if isinstance(stream, bytes) else stream.getvalue()
 
 
-def _load_openvino(blob: bytes, threads: int) -> Run:
-    settings = _openvino_settings(threads)
+def _load_openvino(blob: bytes, threads: int, precision: Precision) -> Run:
+    settings = _openvino_settings(threads, precision)
     return _one_by_one(_openvino_run(_openvino_core().import_model(blob, "CPU", settings)))
 
 
@@ -189,12 +193,12 @@ def _prepare_onnxruntime(model: nn.Module, shape: Shape, threads: int) -> Build:
             write_onnx(model, shape, path)
             _session(str(path), threads, optimised)
             blob = optimised.read_bytes()
-        return blob, _load_onnxruntime(blob, threads)
+        return blob, _load_onnxruntime(blob, threads, precision)
 
     return build
 
 
-def _load_onnxruntime(blob: bytes, threads: int) -> Run:
+def _load_onnxruntime(blob: bytes, threads: int, precision: Precision) -> Run:
     return _onnxruntime_run(_session(blob, threads))
 
 

@@ -147,6 +147,19 @@ class _Outline:
         return side, distance, np.take_along_axis(across, index, axis=-1)[..., 0]
 
 
+def covers(pose: Pose2D, model: Model, xy: Array) -> Mask:
+    """Which of `(n, 2)` world points lie within the outline of a model; NaN does not.
+
+    A ray to +x from a point within crosses the outline an odd number of times.
+    """
+    x, y = _to_body(xy, np.array([pose.x, pose.y, pose.yaw])).T
+    inside = np.zeros(len(xy), np.bool_)
+    for (x0, y0), (x1, y1) in zip(model.outline, np.roll(model.outline, -1, axis=0), strict=True):
+        if y0 != y1:
+            inside ^= ((y0 > y) != (y1 > y)) & (x < x0 + (x1 - x0) * (y - y0) / (y1 - y0))
+    return inside
+
+
 def _dot(first: Array, second: Array) -> Array:
     """Inner products of `(..., 2)` vectors; several times faster than a sum over two entries."""
     product: Array = first[..., 0] * second[..., 0] + first[..., 1] * second[..., 1]

@@ -1,7 +1,8 @@
 """Poses of blocks, painted zones and slots from one colour and depth picture, by plane geometry.
 
-An object is found by its colour and by the height of its top face above the table. Its pose is
-fitted to the border of that face, between pixels that see the face and neighbours that do not:
+An object is found by its colour and by the height of its top face above the table, or where a
+network labelled an instance of its class (`robots.object_search`). Its pose is fitted to the border
+of that face, between pixels that see the face and neighbours that do not:
 
 - Both are carried along their rays to the plane of the face, whose height is known better than any
   depth camera measures it. The outline must pass between the two.
@@ -10,7 +11,8 @@ fitted to the border of that face, between pixels that see the face and neighbou
   may go on behind it: the pixel must lie inside the outline, and that is all.
 
 So a face that is partly hidden is fitted by the sides that are seen, without bias. What was fitted
-with too few of them is not reported. NumPy only: nothing here knows of ROS or of a simulator.
+with too few of them, or where the picture shows something else, is not reported. NumPy only:
+nothing here knows of ROS or of a simulator.
 
 World frame: z up, the table's surface at z = 0. Camera frames are optical: z forward, x right, y
 down. Metres and radians.
@@ -25,8 +27,16 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from robots.outline_fit import Border, find_border, fit_outline
-from robots.pinhole import checked_camera, project, unproject
+from robots.instance_labels import InstanceLabels
+from robots.object_search import (
+    DEFAULT,
+    EstimationConfig,
+    Found,
+    Frame,
+    Search,
+    chromatic_distance,
+)
+from robots.pinhole import project, unproject
 from robots.scene_models import (
     FACING,
     GREEN,
@@ -64,6 +74,7 @@ __all__ = [
     "BlockModel",
     "Color",
     "EstimationConfig",
+    "InstanceLabels",
     "Model",
     "Pose2D",
     "SceneEstimator",
@@ -77,57 +88,6 @@ __all__ = [
 ]
 
 Array = NDArray[np.float64]
-Mask = NDArray[np.bool_]
-
-
-@dataclass(frozen=True)
-class EstimationConfig:
-    """Where and how to look.
-
-    Attributes:
-        workspace_low: least x and y of what is looked at, metres, world.
-        workspace_high: greatest x and y.
-        table_color: RGB in [0, 1] of the bare table under white light. The pixels of the table tell
-            how bright the light is and which tint it has; `None` takes the picture as it is.
-        height_tolerance: how far a measured height may be from a model's, metres. Less than half
-            of the 10 mm between blocks and walls, more than a depth camera's noise at a metre.
-        color_tolerance: how far a pixel's chromaticity may be beside the line from the table's to a
-            model's, in parts of that line. The nearest of the palette is yellow, 0.4 beside red.
-        grey_tolerance: models whose chromaticity is as near the table's as this are told from it
-            by their height, and accept no pixel that is further away.
-        least_brightness: pixels darker than this part of the table are no object: the chromaticity
-            of black is noise. A black cylinder has 0.25, the shaded side of a block 0.38.
-        stride: objects are searched for in every so manieth row and column.
-        standard_error: a pose is reported if its borders fix it this well, metres, when each has
-            an error of half a millimetre.
-        fixed_tolerance: how far, in metres and in radians, two slots may be from the
-            arrangement that `SlotModel.fixed_to` declares before they are taken for another.
-        fixture_frames: pictures over which `SceneEstimator` takes the median of what stands still.
-        hold: how long `SceneEstimator` repeats the pose of a block it no longer sees, seconds.
-    """
-
-    workspace_low: tuple[float, float] = (0.10, -0.52)
-    workspace_high: tuple[float, float] = (0.70, 0.52)
-    table_color: Color | None = TABLE
-    height_tolerance: float = 0.004
-    color_tolerance: float = 0.3
-    grey_tolerance: float = 0.04
-    least_brightness: float = 0.3
-    stride: int = 4
-    standard_error: float = 0.0005
-    fixed_tolerance: tuple[float, float] = (0.003, 0.015)
-    fixture_frames: int = 5
-    hold: float = 1.0
-
-    def __post_init__(self) -> None:
-        """Reject what finds nothing."""
-        if not all(a < b for a, b in zip(self.workspace_low, self.workspace_high, strict=True)):
-            raise ValueError(f"{self.workspace_low} must be below {self.workspace_high}")
-        if self.stride < 1 or self.fixture_frames < 1:
-            raise ValueError("stride and fixture_frames must be at least 1")
-
-
-DEFAULT = EstimationConfig()
 
 
 def estimate(
@@ -137,6 +97,7 @@ def estimate(
     T_world_camera: Array,
     models: Sequence[Model],
     config: EstimationConfig = DEFAULT,
+    labels: InstanceLabels | None = None,
 ) -> dict[str, Pose2D | None]:
     """Poses of everything that one picture shows.
 
@@ -148,6 +109,9 @@ def estimate(
         T_world_camera: `(4, 4)`, maps (optical) camera points to world.
         models: what may lie on the table.
         config: where and how to look.
+        labels: instances in `rgb`. Models that have a `kind` are then looked for where it is
+            labelled, whatever colour they have; of several of one kind each takes what comes
+            nearest to its colour. Without labels, and for models without a kind, colours decide.
 
     Returns:
         By the models' names: x and y (metres), yaw (rad); blocks' and zones' yaw in
@@ -156,20 +120,46 @@ def estimate(
     Raises:
         ValueError: for arrays of other shapes or types.
     """
-    frame = _Frame.of(rgb, depth, intrinsics, T_world_camera, config)
-    search = _Search.of(frame)
-    found: dict[str, Pose2D | None] = {}
-    alike: dict[Model, list[Pose2D]] = {}
+    search = Search.of(Frame.of(rgb, depth, intrinsics, T_world_camera, config))
+    if labels is not None and labels.ids.shape != np.shape(depth):
+        raise ValueError(
+            f"labels must be {np.shape(depth)} like the picture, got {labels.ids.shape}"
+        )
+    alike: dict[Model, list[Model]] = {}
     for model in models:
-        if not isinstance(model, SlotModel):
-            found[model.name] = next(iter(search.find(model, 1)), None)
-            continue
-        kind = replace(model, name="", heading=0.0, fixed_to="", offset=Pose2D(0.0, 0.0, 0.0))
-        if kind not in alike:
-            n_alike = sum(isinstance(other, SlotModel) for other in models)
-            alike[kind] = search.find(kind, n_alike)
-        found[model.name] = _nearest_heading(alike[kind], model.heading)
+        alike.setdefault(_looks(model, labels is not None), []).append(model)
+    found: dict[str, Pose2D | None] = {}
+    for looks, group in alike.items():
+        if labels is not None and looks.kind:
+            found |= _assigned(group, search.labelled(looks, labels))
+        else:
+            found |= _assigned(group, search.colored(looks, len(group)))
+    found = {model.name: found[model.name] for model in models}
     return found | _fixed(found, models, config.fixed_tolerance)
+
+
+def _looks(model: Model, labelled: bool) -> Model:
+    """What models have in common that are looked for together."""
+    if isinstance(model, SlotModel):
+        model = replace(model, heading=0.0, fixed_to="", offset=Pose2D(0.0, 0.0, 0.0))
+    return replace(model, name="", color=WHITE if labelled and model.kind else model.color)
+
+
+def _assigned(models: Sequence[Model], found: Sequence[Found]) -> dict[str, Pose2D | None]:
+    """Which of models that look alike is which of the objects that were found."""
+    result: dict[str, Pose2D | None] = {model.name: None for model in models}
+    pairs = []
+    for model in models:
+        if isinstance(model, SlotModel):
+            result[model.name] = _nearest_heading([one.pose for one in found], model.heading)
+        else:
+            pairs += [(chromatic_distance(model.color, one.color), model, one) for one in found]
+    taken: list[Found] = []
+    for _, model, one in sorted(pairs, key=lambda pair: pair[0]):
+        if result[model.name] is None and not any(one is other for other in taken):
+            result[model.name] = one.pose
+            taken.append(one)
+    return result
 
 
 @dataclass(frozen=True)
@@ -210,6 +200,7 @@ class SceneEstimator:
         intrinsics: Array,
         T_world_camera: Array,
         stamp: float,
+        labels: InstanceLabels | None = None,
     ) -> dict[str, Sighting | None]:
         """Take in a picture; see `estimate`.
 
@@ -219,14 +210,14 @@ class SceneEstimator:
             intrinsics: `(3, 3)` camera matrix.
             T_world_camera: `(4, 4)`, maps (optical) camera points to world.
             stamp: when the picture was taken, seconds.
+            labels: instances in `rgb`, if something labels them.
 
         Returns:
             By the models' names; `None` for what was not seen lately.
         """
         wanted = [model for model in self.models if not self._is_settled(model)]
-        for name, pose in estimate(
-            rgb, depth, intrinsics, T_world_camera, wanted, self.config
-        ).items():
+        found = estimate(rgb, depth, intrinsics, T_world_camera, wanted, self.config, labels)
+        for name, pose in found.items():
             if pose is not None:
                 self._remember(name, pose, stamp)
         known = {model.name: self._recall(model, stamp) for model in self.models}
@@ -294,166 +285,3 @@ def _fixed(
         other = wrap(yaw + offset.yaw, 2 * math.pi)
         result[model.name] = Pose2D(x + half_x, y + half_y, other)
     return result
-
-
-# Finding.
-
-
-@dataclass(frozen=True)
-class _Frame:
-    """A picture, or a part of one, with what is needed to read it."""
-
-    rgb: NDArray[np.uint8]
-    depth: NDArray[np.floating]
-    intrinsics: Array
-    T_world_camera: Array
-    config: EstimationConfig
-
-    @classmethod
-    def of(
-        cls,
-        rgb: NDArray[np.uint8],
-        depth: NDArray[np.floating],
-        intrinsics: Array,
-        T_world_camera: Array,
-        config: EstimationConfig,
-    ) -> _Frame:
-        intrinsics, T_world_camera = checked_camera(intrinsics, T_world_camera)
-        rgb, depth = np.asarray(rgb), np.asarray(depth)
-        if rgb.ndim != 3 or rgb.shape[2] != 3 or rgb.dtype != np.uint8:
-            raise ValueError(f"rgb must be (H, W, 3) uint8, got {rgb.shape} {rgb.dtype}")
-        if depth.shape != rgb.shape[:2] or not np.issubdtype(depth.dtype, np.floating):
-            raise ValueError(
-                f"depth must be {rgb.shape[:2]} like rgb, in metres, got {depth.shape} "
-                f"{depth.dtype}; divide 16UC1 by 1000"
-            )
-        return cls(rgb, depth, intrinsics, T_world_camera, config)
-
-    def strided(self, stride: int) -> _Frame:
-        """Every so manieth row and column."""
-        matrix = self.intrinsics.copy()
-        matrix[:2] /= stride
-        part = slice(None, None, stride)
-        return replace(
-            self, rgb=self.rgb[part, part], depth=self.depth[part, part], intrinsics=matrix
-        )
-
-    def crop(self, top: int, left: int, bottom: int, right: int) -> _Frame:
-        """Rows `top` to `bottom` and columns `left` to `right`, as far as there are any."""
-        top, left = max(top, 0), max(left, 0)
-        matrix = self.intrinsics.copy()
-        matrix[:2, 2] -= (left, top)
-        rows, columns = slice(top, bottom), slice(left, right)
-        return replace(
-            self, rgb=self.rgb[rows, columns], depth=self.depth[rows, columns], intrinsics=matrix
-        )
-
-    @property
-    def eye(self) -> Array:
-        return self.T_world_camera[:3, 3]
-
-    def points(self) -> Array:
-        """`(H, W, 3)` world points; NaN where nothing was measured or outside the workspace."""
-        # REP-117 has infinities for what is too near or too far, some drivers zeros.
-        measured = np.where((self.depth > 0) & (self.depth < np.inf), self.depth, np.nan)
-        points = unproject(measured, self.intrinsics, self.T_world_camera)
-        (x0, y0), (x1, y1) = self.config.workspace_low, self.config.workspace_high
-        x, y = points[..., 0], points[..., 1]
-        points[~((x > x0) & (x < x1) & (y > y0) & (y < y1))] = np.nan
-        return points
-
-
-@dataclass(frozen=True)
-class _Search:
-    """Looks for objects in a coarse copy of a picture, then measures them in the fine one."""
-
-    frame: _Frame
-    coarse: _Frame
-    points: Array
-    """`(h, w, 3)` world points of the coarse copy."""
-    gain: Array
-    """`(3,)`: reflectance is colour times this."""
-
-    @classmethod
-    def of(cls, frame: _Frame) -> _Search:
-        coarse = frame.strided(frame.config.stride)
-        points = coarse.points()
-        table = coarse.rgb[np.abs(points[..., 2]) < frame.config.height_tolerance]
-        gain = np.full(3, 1 / 255)
-        if frame.config.table_color is not None and len(table) > 0:
-            median = np.maximum(np.median(table, axis=0), 1.0)
-            gain = np.array(frame.config.table_color) / median
-        return cls(frame, coarse, points, gain)
-
-    def find(self, model: Model, n: int) -> list[Pose2D]:
-        """Poses of the `n` largest objects of a kind, as far as they can be measured."""
-        config = self.frame.config
-        where = np.abs(self.points[..., 2] - model.height) < config.height_tolerance
-        pixels = np.argwhere(where)[self._is_color(model, self.coarse.rgb[where])]
-        poses = []
-        for cluster in _clusters(self.points[pixels[:, 0], pixels[:, 1], :2])[:n]:
-            # What the coarse picture misses is less than a stride away.
-            top, left = config.stride * (pixels[cluster].min(axis=0) - 2)
-            bottom, right = config.stride * (pixels[cluster].max(axis=0) + 3)
-            patch = self.frame.crop(int(top), int(left), int(bottom), int(right))
-            pose = fit_outline(self._border(model, patch), model, config.standard_error)
-            if pose is not None:
-                poses.append(pose)
-        return poses
-
-    def _border(self, model: Model, patch: _Frame) -> Border:
-        colored = self._is_color(model, patch.rgb.reshape(-1, 3))
-        tolerance = self.frame.config.height_tolerance
-        return find_border(patch.points(), colored, patch.eye, model.height, tolerance)
-
-    def _is_color(self, model: Model, rgb: NDArray[np.uint8]) -> Mask:
-        """Of `(n, 3)` pixels, those of which a model's colour covers more than half.
-
-        Judged by chromaticity, each channel's part of their sum, which is the same in light and in
-        shade. Between the table's and the model's lie the pixels that show some of both.
-        """
-        config = self.frame.config
-        table = config.table_color or (1.0, 1.0, 1.0)
-        bare, full = np.array(table) / sum(table), np.array(model.color) / sum(model.color)
-        red, green, blue = (rgb * self.gain).T
-        total = red + green + blue
-        bright = total > config.least_brightness * sum(table)
-        total = np.maximum(total, 1e-9)
-        away = [part / total - value for part, value in zip((red, green, blue), bare, strict=True)]
-        squared = away[0] ** 2 + away[1] ** 2 + away[2] ** 2
-        span = full - bare
-        distance = float(np.linalg.norm(span))
-        if distance < config.grey_tolerance:
-            return bright & (squared < config.grey_tolerance**2)
-        share = (away[0] * span[0] + away[1] * span[1] + away[2] * span[2]) / distance**2
-        beside = squared / distance**2 - share**2
-        # Half of the area gives less than half of the chromaticity if the table is the brighter.
-        half = sum(model.color) / (sum(model.color) + sum(table))
-        return bright & (share > half) & (share < 1.5) & (beside < config.color_tolerance**2)
-
-
-def _clusters(xy: Array, cell: float = 0.015, reach: int = 2) -> list[NDArray[np.intp]]:
-    """Indices of points that belong together, largest group first.
-
-    Args:
-        xy: `(n, 2)` metres.
-        cell: points are sorted into squares of this side, metres.
-        reach: squares so many apart still belong together, so that the effector, which hides 25 mm,
-            does not cut a block in two.
-    """
-    column, row = np.floor(xy / cell).astype(int).T
-    _, first, member = np.unique(column * 10_000 + row, return_index=True, return_inverse=True)
-    cells = np.column_stack([column, row])[first]
-    label = np.full(len(cells), -1)
-    for start in range(len(cells)):
-        if label[start] >= 0:
-            continue
-        label[start], front = start, [start]
-        while front:
-            near = np.abs(cells - cells[front.pop()]).max(axis=1) <= reach
-            fresh = np.flatnonzero(near & (label < 0))
-            label[fresh] = start
-            front += fresh.tolist()
-    of_point = label[member]
-    groups = [np.flatnonzero(of_point == i) for i in np.unique(of_point)]
-    return sorted(groups, key=len, reverse=True)

@@ -42,12 +42,14 @@ class BlockModel:
         color: RGB in [0, 1] under white light; only its hue and saturation count.
         half_xy: half of the square's side, metres.
         height: of the top face, metres.
+        kind: class that labels of instances call it; "" for what is told by its colour alone.
     """
 
     name: str
     color: Color
     half_xy: float = 0.02
     height: float = 0.03
+    kind: str = "block"
 
     @property
     def outline(self) -> Array:
@@ -69,12 +71,14 @@ class ZoneModel:
         color: RGB in [0, 1] under white light.
         half_xy: half of the square's side, metres.
         height: of the paint, metres.
+        kind: as of a block; paint has no class.
     """
 
     name: str
     color: Color
     half_xy: float = 0.03
     height: float = 0.0
+    kind: str = ""
 
     @property
     def outline(self) -> Array:
@@ -105,6 +109,7 @@ class SlotModel:
         offset: pose in the frame of that other slot. Two slots that are found as the offset says,
             within `EstimationConfig.fixed_tolerance`, are given poses that obey it exactly; others
             are left as found.
+        kind: as of a block.
     """
 
     name: str
@@ -117,6 +122,7 @@ class SlotModel:
     height: float = 0.02
     fixed_to: str = ""
     offset: Pose2D = Pose2D(0.0, 0.0, 0.0)
+    kind: str = "slot"
 
     @property
     def outline(self) -> Array:

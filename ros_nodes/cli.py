@@ -18,6 +18,7 @@ from decisive.options import literal, parse_options
 from learning.atomic import write_file
 from ros_nodes.graph import GRAPHS, find_graph
 from ros_nodes.installation import require
+from ros_nodes.perceiving import SEGMENTER, check_perceived, perceiving
 
 USAGE = """usage: decisive ros doctor|up|demo|walk|bag ...
 
@@ -40,6 +41,9 @@ Parameters = Annotated[
     tyro.conf.arg(name="param", metavar="NODE.NAME=VALUE"),
 ]
 """A parameter of a node."""
+
+Segmenter = Annotated[OptionalText, tyro.conf.arg(metavar="NAME|FOLDER|colors")]
+"""What tells the objects of a camera's picture apart."""
 
 
 @dataclass(frozen=True)
@@ -67,6 +71,8 @@ class Up:
     Examples:
       decisive ros up sim_insertion --arm
       decisive ros up sim_insertion --param policy.checkpoint=block-insertion-mse
+      decisive ros up sim_insertion --arm --segmenter tabletop-deep-mac
+      decisive ros up hardware_servo --segmenter outputs/masks
       decisive ros up sim_any --arm --env decisive/Particle-v0 --set n_dims=16 \
         --param policy.checkpoint=particle-16-ibc
     """
@@ -77,6 +83,9 @@ class Up:
     """Environment that `sim_robot` simulates; by default that of the graph's file."""
     settings: Settings = ()
     """Its options, such as slots=2; give --set once for each. Needs --env."""
+    segmenter: Segmenter = None
+    """See the objects by camera, depth and the masks of this segmenter; `colors`: by their colours,
+    as a graph of hardware does anyway."""
     parameters: Parameters = ()
     """Parameter of a node, such as safety_gate.hold=0.05; give --param once for each."""
     arm: Flag = False
@@ -90,9 +99,13 @@ class Demo:
     In simulated time (the default) every episode must equal the direct one: the first is compared
     step by step. In real time the robot moves by itself, and late decisions cost successes.
 
+    With --perceived the objects are found in the pictures of a camera: a segmenter tells them, and
+    depth measures them. The direct episodes still ask the simulator.
+
     Examples:
       decisive ros demo
       decisive ros demo --episodes 10 --perceived
+      decisive ros demo --episodes 10 --perceived --segmenter colors
       decisive ros demo --episodes 10 --realtime
       decisive ros demo --env decisive/BlockPush-v0 --policy block-push-ibc --json
       decisive ros demo --env decisive/Particle-v0 --set n_dims=16 --policy particle-16-ibc
@@ -112,6 +125,9 @@ class Demo:
     """Real time instead of simulated time."""
     perceived: Flag = False
     """Find the objects with camera and depth, as on hardware, instead of asking the simulator."""
+    segmenter: Segmenter = None
+    """With --perceived: segmenter that tells them; tabletop-deep-mac if not given; `colors` needs
+    none."""
     parameters: Parameters = ()
     """Parameter of a node, such as policy.rate=20.0; give --param once for each."""
     out: OptionalFile = None
@@ -226,11 +242,15 @@ def _up(argv: Sequence[str]) -> int:
         return 0
     graph = find_graph(arguments.graph)
     parameters = read_parameters(arguments.parameters)
+    seen: dict[str, Any] = {}
+    if arguments.segmenter is not None:
+        graph, seen = perceiving(graph, arguments.segmenter)
+        check_perceived(arguments.segmenter, arguments.env)
     unknown = {key.split(".")[0] for key in parameters} - {node.name for node in graph.nodes}
     if unknown:
         known = ", ".join(node.name for node in graph.nodes)
         raise ValueError(f"{arguments.graph} has no node {', '.join(unknown)}; it has {known}")
-    parameters = {**_environment(arguments), **parameters}
+    parameters = {**seen, **_environment(arguments), **parameters}
     require()
     from ros_nodes.processes import Processes
 
@@ -259,7 +279,8 @@ def _environment(arguments: Up) -> dict[str, Any]:
         from ros_nodes.any_environment import parameters_for
 
         return parameters_for(arguments.env, options)
-    return {"sim_robot.env": arguments.env, "sim_robot.set": list(arguments.settings) or [""]}
+    found = {"sim_robot.env": arguments.env, "sim_robot.set": list(arguments.settings) or [""]}
+    return found if arguments.segmenter is None else {**found, "object_poses.env": arguments.env}
 
 
 def _arm(processes: Any, ended: threading.Event) -> None:
@@ -283,6 +304,8 @@ def _demo(argv: Sequence[str]) -> int:
         raise ValueError("a demo needs at least one episode and a seed that is not negative")
     options = parse_options(arguments.env, arguments.settings)
     parameters = read_parameters(arguments.parameters)
+    if arguments.segmenter is not None and not arguments.perceived:
+        raise ValueError("--segmenter tells the objects of a picture: give --perceived too")
     out = None if arguments.out is None else check_writable(arguments.out)
     require()
     from ros_nodes.any_environment import acts_by_displacements
@@ -302,6 +325,7 @@ def _demo(argv: Sequence[str]) -> int:
         seed=arguments.seed,
         overrides=parameters,
         perceived=arguments.perceived,
+        segmenter=arguments.segmenter or SEGMENTER,
     )
     answer = run_demo(config)
     text = json.dumps(answer, indent=2)
@@ -384,6 +408,8 @@ def _verdict(answer: dict[str, Any]) -> str:
         f"safety gate: {gate['passed']} commands passed, {gate['changed']} changed, "
         f"{gate['refused']} refused, {gate['stops']} stops"
     ]
+    if answer["ros"].get("gave_up"):
+        lines.append(f"{answer['ros']['gave_up']} episodes were given up: an object was never seen")
     if parity := answer.get("parity"):
         difference = parity["difference"]
         shown = "differs in length" if difference is None else f"differs by {difference:.2g} m"

@@ -6,7 +6,7 @@ import os
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,8 @@ from decisive.episodes import Runner
 from decisive.progress import progress
 from decisive.statistics import wilson_interval
 from ros_nodes.any_environment import parameters_for
-from ros_nodes.graph import Graph, NodeSpec, find_graph
+from ros_nodes.graph import Graph, find_graph
+from ros_nodes.perceiving import SEGMENTER, check_perceived, perceiving
 from ros_nodes.processes import Processes, running
 
 ANY = "sim_any"
@@ -26,6 +27,10 @@ ANY = "sim_any"
 TOLERANCE = 1e-6
 """By which a direct episode and one through the graph may differ: metres of the tool's path, or
 units of the observation of any environment."""
+PATIENCE = 30.0
+"""Seconds without a step after which an episode whose objects are perceived is given up."""
+LONGEST = 600.0
+"""Seconds that such an episode may take on a busy machine."""
 
 
 @dataclass(frozen=True)
@@ -41,6 +46,7 @@ class DemoConfig:
         seed: of the first.
         overrides: parameters of nodes, `NODE.name`.
         perceived: whether poses come from camera and depth, instead of the simulator.
+        segmenter: that tells the objects then: checkpoint folder or shipped name, or `colors`.
         direct: whether to run the same episodes without ROS.
     """
 
@@ -52,28 +58,26 @@ class DemoConfig:
     seed: int = 0
     overrides: Mapping[str, Any] = field(default_factory=dict)
     perceived: bool = False
+    segmenter: str = SEGMENTER
     direct: bool = True
 
     @property
     def nodes(self) -> Graph:
-        """The graph, with the node that sees where it is needed."""
+        """The graph, with the nodes that see where they are needed."""
         graph = find_graph(self.graph)
-        if not self.perceived:
-            return graph
-        return replace(graph, nodes=(*graph.nodes, NodeSpec("object_poses")))
+        return perceiving(graph, self.segmenter)[0] if self.perceived else graph
 
     @property
     def parameters(self) -> dict[str, Any]:
         """Parameters of all nodes."""
         words = [f"{name}={value}" for name, value in self.options.items()]
-        seen = {
-            "sim_robot.objects": False,
-            "sim_robot.camera_rate": 30.0,
-            "object_poses.env": self.env,
-        }
+        seen: dict[str, Any] = {}
+        if self.perceived:
+            seen = perceiving(find_graph(self.graph), self.segmenter)[1]
+            seen["object_poses.env"] = self.env
         return {
             **(parameters_for(self.env, self.options) if self.graph == ANY else {}),
-            **(seen if self.perceived else {}),
+            **seen,
             "sim_robot.env": self.env,
             "sim_robot.set": words or [""],
             "sim_robot.auto_reset": False,
@@ -109,8 +113,14 @@ def run_demo(config: DemoConfig, logs: Path | None = None) -> dict[str, Any]:
         A JSON object: `ros` and `direct` (`success_rate`, `success_ci95`, `per_episode`), `gate`
         (counters of the safety gate), and `parity`: the greatest difference between the tool paths
         (metres) or observations of the first episode, with the steps compared, and how many
-        episodes have equal rows (success, score, return and length).
+        episodes have equal rows (success, score, return and length). Of what is perceived there is
+        no parity, but `gave_up` in `ros`: episodes that ended because an object was not seen.
+
+    Raises:
+        ValueError: for a segmenter that there is not, or that is not trained.
     """
+    if config.perceived:
+        check_perceived(config.segmenter, config.env)
     direct: list[dict[str, Any]] = []
     direct_path: NDArray[np.float64] = np.zeros((0, 2))
     if config.direct:
@@ -126,9 +136,12 @@ def run_demo(config: DemoConfig, logs: Path | None = None) -> dict[str, Any]:
         "episodes": config.episodes,
         "seed": config.seed,
         "perceived": config.perceived,
+        **({"segmenter": config.segmenter} if config.perceived else {}),
         "ros": _summary(rows),
         "gate": gate,
     }
+    if config.perceived:
+        answer["ros"]["gave_up"] = sum(row["score"] is None for row in rows)
     if config.direct:
         answer["direct"] = _summary(direct)
         if config.graph in ("sim_lockstep", ANY) and not config.perceived:
@@ -148,12 +161,14 @@ def _through(
     path: NDArray[np.float64] = np.zeros((0, 2))
     try:
         operator.wait_active()
+        if any(node.name == "perception" for node in config.nodes.nodes):
+            operator.wait_node("perception")
         with progress(f"{config.policy} through ROS 2", config.episodes) as meter:
             also = ("object_poses",) if config.perceived else ()
             for seed in range(config.seed, config.seed + config.episodes):
                 operator.begin_episode(seed, also)
                 operator.arm()
-                rows.append(operator.end_episode(seed))
+                rows.append(_end(operator, seed, config.perceived))
                 if seed == config.seed:
                     any_env = config.graph == ANY
                     path = operator.observations() if any_env else operator.tool_path()
@@ -162,6 +177,23 @@ def _through(
     finally:
         operator.close()
     return rows, path, gate
+
+
+def _end(operator: Any, seed: int, perceived: bool) -> dict[str, Any]:
+    """The result of an episode; of one that cannot go on, that it has failed.
+
+    Nothing decides before every object was seen once, and a simulator in lockstep shows the same
+    picture until somebody decides.
+    """
+    from ros_nodes.operator import Stalled
+
+    if not perceived:
+        return operator.end_episode(seed)
+    try:
+        return operator.end_episode(seed, LONGEST, PATIENCE)
+    except Stalled:
+        steps = operator.steps()
+        return {"seed": seed, "success": False, "score": None, "return": 0.0, "length": steps}
 
 
 def _direct(config: DemoConfig) -> tuple[list[dict[str, Any]], NDArray[np.float64]]:

@@ -111,8 +111,10 @@ GRAPHS: dict[str, Graph] = {
         _guided(**{"robot/command": "cmd_vel"}),
     ),
     "camera_perception": Graph(
-        "a camera's pictures classified: name the classifier, --param perception.checkpoint=...",
-        "perception.yaml", (NodeSpec("perception", {"camera/color/image_raw": "image_raw"}),),
+        "a camera's pictures classified, or segmented: name one, --param perception.checkpoint=...",
+        "perception.yaml",
+        (NodeSpec("perception", {"camera/color/image_raw": "image_raw",
+                                 "camera/color/camera_info": "camera_info"}),),
     ),
     "hardware_servo": _arm(
         "an arm by MoveIt Servo: velocities of the tool", "servo", "servo_node/delta_twist_cmds",

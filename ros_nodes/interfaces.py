@@ -19,6 +19,7 @@ TRIGGER = "std_srvs/srv/Trigger"
 SWITCH = "std_srvs/srv/SetBool"
 DIAGNOSTICS = "diagnostic_msgs/msg/DiagnosticArray"
 PATH = "nav_msgs/msg/Path"
+DETECTIONS = "vision_msgs/msg/Detection2DArray"
 COMMANDS = (
     "geometry_msgs/msg/TwistStamped",
     "trajectory_msgs/msg/JointTrajectory",
@@ -104,6 +105,8 @@ INTERFACES: dict[str, tuple[Interface, ...]] = {
         _in("camera/color/image_raw", IMAGE, "rgb8 or bgr8"),
         _in("camera/depth/image_raw", IMAGE, "32FC1 in m or 16UC1 in mm, registered"),
         _in("camera/color/camera_info", INFO, "intrinsics of both"),
+        _in("perception/labels", IMAGE, "with `masks`: which instance each pixel shows"),
+        _in("perception/instances", TEXT, "with `masks`: their classes; of the very same picture"),
         _in("episode", TEXT, "a start forgets where things stand, with `follow_episodes`"),
         _out("objects/NAME", POSE, "on the table, under the stamp of the picture"),
         _service("~/reset", TRIGGER, "forgets where things stand"),
@@ -184,10 +187,20 @@ INTERFACES: dict[str, tuple[Interface, ...]] = {
     ),
     "perception": (
         _in("camera/color/image_raw", IMAGE, "rgb8, bgr8, rgba8, bgra8 or mono8"),
-        _out("~/classes", TEXT, "JSON `stamp` (ns) and `frame` of the picture, `tasks` (`class`, "
-             "`probability`, `all`), `ms`, `age_ms`"),
+        _in("camera/color/camera_info", INFO, "of a segmenter: for markers"),
+        _in("~/boxes", (DETECTIONS, TEXT), "of a segmenter, with `boxes`: what to mask, of the "
+            "very same picture; JSON where vision_msgs is not installed"),
+        _out("~/classes", TEXT, "of a classifier: JSON `stamp` (ns) and `frame` of the picture, "
+             "`tasks` (`class`, `probability`, `all`), `ms`, `age_ms`"),
         _out("~/classification/NAME", "vision_msgs/msg/Classification",
              "the same for each task, most probable first; where vision_msgs is installed"),
+        _out("~/labels", IMAGE, "of a segmenter: 16UC1, 0 nothing, k the instance of id k"),
+        _out("~/instances", TEXT, "of a segmenter: JSON `stamp` (ns) and `frame` of the picture, "
+             "`instances` (`id`, `class`, `score`, `box`, `pixels`), `ms`, `age_ms`"),
+        _out("~/detections", DETECTIONS,
+             "the same without masks, where vision_msgs is installed"),
+        _out("~/markers", "visualization_msgs/msg/MarkerArray",
+             "outlines of the boxes and their words, on the rays of the camera, 1 m away"),
         _out("/diagnostics", DIAGNOSTICS, "counts, times, backend, precision, parity; 1 Hz"),
         *_LIFECYCLE,
     ),

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from ros_nodes.graph import Graph, defaults, enclave, find_graph, share
+from ros_nodes.perceiving import COLORS, looks, perceiving
 
 Read = Callable[[str], str]
 
@@ -22,8 +23,8 @@ def description(name: str) -> Any:
         name: of the graph.
 
     Returns:
-        A `launch.LaunchDescription` with the arguments `config`, `namespace`, `respawn` and, where
-        the graph is calibrated, `calibration`.
+        A `launch.LaunchDescription` with the arguments `config`, `namespace`, `respawn`, where a
+        table is looked at `segmenter`, and where the graph is calibrated `calibration`.
     """
     return _description([], {"": find_graph(name)}, "")
 
@@ -74,6 +75,12 @@ def _description(chosen: list[Any], graphs: Mapping[str, Graph], argument: str) 
         "namespace": ("", "of all nodes and topics"),
         "respawn": ("false", "true starts a node again that has ended; else all end with it"),
     }
+    if any(looks(graph) for graph in graphs.values()):
+        arguments["segmenter"] = (
+            "",
+            f"see the objects by the masks of this one, a folder or a shipped name; {COLORS}: by "
+            "their colours",
+        )
     if any(graph.calibration for graph in graphs.values()):
         arguments["calibration"] = ("", "file of calibrated parameters instead of the shipped one")
     return LaunchDescription(
@@ -99,6 +106,9 @@ def _nodes(graph: Graph, read: Read) -> list[Any]:
     from launch_ros.actions import Node  # pyright: ignore[reportMissingImports]
 
     files = parameter_files(graph, read)
+    seen: dict[str, Any] = {}
+    if looks(graph) and (segmenter := read("segmenter")):
+        graph, seen = perceiving(graph, segmenter)
     actions = []
     for node in graph.nodes:
         # A gate that is started again is disarmed, so nothing moves by itself.
@@ -112,7 +122,7 @@ def _nodes(graph: Graph, read: Read) -> list[Any]:
                 executable=node.name,
                 name=node.name,
                 namespace=read("namespace"),
-                parameters=files,
+                parameters=[*files, *own_parameters(seen, node.name)],
                 remappings=list(node.remap.items()),
                 ros_arguments=["--enclave", enclave(node)],
                 output="screen",
@@ -120,6 +130,16 @@ def _nodes(graph: Graph, read: Read) -> list[Any]:
             )
         )
     return actions
+
+
+def own_parameters(parameters: Mapping[str, Any], node: str) -> list[dict[str, Any]]:
+    """Those of one node among values by `NODE.name`, as launch takes them: one dict, or none."""
+    found = {
+        key.removeprefix(f"{node}."): value
+        for key, value in parameters.items()
+        if key.startswith(f"{node}.")
+    }
+    return [found] if found else []
 
 
 def parameter_files(graph: Graph, read: Read) -> list[str]:

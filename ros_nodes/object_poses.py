@@ -1,15 +1,15 @@
 """`object_poses`: poses of blocks, slots and zones from a colour and a depth picture.
 
 What the simulator knows by itself (`sim_robot`'s topics `objects/NAME`), a real cell sees with a
-calibrated camera. Simple geometry, see `robots.pose_estimation`; learned perception takes the same
-topics.
+calibrated camera: by simple geometry, see `robots.pose_estimation`. What is looked for is told by
+its colour, or by the instances that the node `perception` has found in the very same picture.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -20,17 +20,26 @@ from sensor_msgs.msg import CameraInfo, Image
 from std_msgs.msg import String
 from std_srvs.srv import Trigger
 
+from robots.instance_labels import InstanceLabels
 from robots.matching import SECOND, Matched, Matcher
 from robots.pose_estimation import DEFAULT, MODELS, SceneEstimator
 from ros_nodes import messages
+from ros_nodes.instance_messages import classes_of, label_array
 from ros_nodes.parameters import Parameter, declare
 from ros_nodes.running import NEWEST, RELIABLE, run, tells_start
 
-SOURCES = {
+SOURCES: dict[str, tuple[Any, str]] = {
     "color": (Image, "camera/color/image_raw"),
     "depth": (Image, "camera/depth/image_raw"),
     "info": (CameraInfo, "camera/color/camera_info"),
 }
+MASKS: dict[str, tuple[Any, str]] = {
+    "labels": (Image, "perception/labels"),
+    "instances": (String, "perception/instances"),
+}
+"""More sources, where instances tell what is what."""
+KEPT, KEPT_WITH_MASKS = 4, 16
+"""Pictures that wait for their other half: masks come later than their picture."""
 
 PARAMETERS = (
     Parameter("env", "decisive/BlockInsertion-v0", "task whose objects are looked for",
@@ -38,6 +47,7 @@ PARAMETERS = (
     Parameter("camera_position", [0.62, 0.0, 1.25], "position of the camera's optical frame in m"),
     Parameter("camera_orientation", [0.704659468, 0.704659468, -0.058779533, -0.058779533],
               "its orientation, a quaternion x y z w (z forward, x right, y down)"),
+    Parameter("masks", False, "go by the instances of the node perception, not by colours"),
     Parameter("frame", "base_link", "frame of the camera's position, and of the poses"),
     Parameter("hold", 0.5, "seconds for which a hidden block keeps its last pose", 0.0, 1000.0),
     Parameter("max_age", 0.2, "greatest age in s of a picture", 0.01, 5.0),
@@ -70,6 +80,14 @@ def camera_pose(position: Sequence[float], orientation: Sequence[float]) -> NDAr
     return pose
 
 
+@dataclass(frozen=True)
+class Stamped:
+    """A value, and when it was measured: nanoseconds."""
+
+    stamp: int
+    value: Any
+
+
 class ObjectPoses(Node):
     """Shell around `SceneEstimator`: pictures in, poses out, under the stamp of the picture."""
 
@@ -81,8 +99,13 @@ class ObjectPoses(Node):
         self._camera = camera_pose(value["camera_position"], value["camera_orientation"])
         models = MODELS[value["env"]]
         self._estimator = SceneEstimator(models, replace(DEFAULT, hold=value["hold"]))
+        sources = SOURCES | (MASKS if value["masks"] else {})
         self._matcher = Matcher(
-            list(SOURCES), value["max_age"], value["max_skew"], value["future"], depth=4
+            list(sources),
+            value["max_age"],
+            value["max_skew"],
+            value["future"],
+            depth=KEPT_WITH_MASKS if value["masks"] else KEPT,
         )
         self._poses = {
             model.name: self.create_publisher(PoseStamped, f"objects/{model.name}", RELIABLE)
@@ -90,8 +113,10 @@ class ObjectPoses(Node):
         }
         self._last: tuple[int, list[tuple[str, PoseStamped]]] = (-1, [])
         quality = RELIABLE if value["lockstep"] else NEWEST
-        for key, (kind, topic) in SOURCES.items():
-            self.create_subscription(kind, topic, self._reader(key), quality)
+        for key, (kind, topic) in sources.items():
+            # What the node perception says is small, or as large as a picture: none may be lost.
+            of_masks = RELIABLE if key in MASKS else quality
+            self.create_subscription(kind, topic, self._reader(key), of_masks)
         self.create_service(Trigger, "~/reset", self._on_reset)
         if value["follow_episodes"]:
             self.create_subscription(String, "episode", self._on_episode, RELIABLE)
@@ -100,8 +125,8 @@ class ObjectPoses(Node):
         def read(message: Any) -> None:
             now = self.get_clock().now().nanoseconds
             try:
-                stamp = messages.nanoseconds(message.header.stamp)
-                if self._matcher.add(key, stamp, self._value(key, message), now):
+                stamp, value = self._value(key, message)
+                if self._matcher.add(key, stamp, Stamped(stamp, value), now):
                     matched = self._matcher.match(now)
                     if matched is not None:
                         self._estimate(matched)
@@ -112,15 +137,31 @@ class ObjectPoses(Node):
 
         return read
 
-    def _value(self, key: str, message: Any) -> Any:
+    def _value(self, key: str, message: Any) -> tuple[int, Any]:
+        """Stamp in nanoseconds, and what is made of a message."""
+        if key == "instances":
+            return classes_of(message.data)
+        stamp = messages.nanoseconds(message.header.stamp)
         if key == "info":
-            return messages.intrinsics(message)
-        return messages.image_array(message) if key == "color" else messages.depth_array(message)
+            return stamp, messages.intrinsics(message)
+        if key == "labels":
+            return stamp, label_array(message)
+        return stamp, (messages.image_array if key == "color" else messages.depth_array)(message)
 
     def _estimate(self, matched: Matched) -> None:
-        values = matched.values
+        values = {key: stamped.value for key, stamped in matched.values.items()}
+        labels = None
+        if self.value["masks"]:
+            if len({matched.values[key].stamp for key in ("color", *MASKS)}) > 1:
+                return  # masks of another picture
+            labels = InstanceLabels(values["labels"], values["instances"])
         found = self._estimator.update(
-            values["color"], values["depth"], values["info"], self._camera, matched.newest / SECOND
+            values["color"],
+            values["depth"],
+            values["info"],
+            self._camera,
+            matched.newest / SECOND,
+            labels,
         )
         stamp = messages.stamp_of(matched.newest)
         poses = []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import time
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
@@ -10,6 +11,8 @@ from typing import Any, TypeVar
 import numpy as np
 import rclpy
 from geometry_msgs.msg import PoseStamped
+from lifecycle_msgs.msg import State
+from lifecycle_msgs.srv import GetState
 from numpy.typing import NDArray
 from rcl_interfaces.srv import SetParameters
 from rclpy.context import Context
@@ -27,6 +30,10 @@ T = TypeVar("T")
 
 ASK_AGAIN = 2.0
 """Seconds without an answer after which a service is called again."""
+
+
+class Stalled(TimeoutError):
+    """Nothing has moved for too long: in lockstep, one node waits for another for ever."""
 
 
 class Operator:
@@ -74,6 +81,10 @@ class Operator:
     def tool_path(self) -> NDArray[np.float64]:
         """`(T, 2)` positions of the tool since the episode began, metres; in lockstep, complete."""
         return np.array([self._path[stamp] for stamp in sorted(self._path)]).reshape(-1, 2)
+
+    def steps(self) -> int:
+        """Steps that a simulator in lockstep has made since it told of the episode's start."""
+        return sum(stamp > self.episode.get("stamp", 0) for stamp in self._path)
 
     def report(self) -> dict[str, Any]:
         """The counters of the safety gate."""
@@ -164,6 +175,18 @@ class Operator:
                 raise TimeoutError("the policy has not become active")
             self.rest(0.2)
 
+    def wait_node(self, node: str, seconds: float = 90.0) -> None:
+        """Wait until a lifecycle node is active."""
+        end = time.monotonic() + seconds
+        name = f"{node}/get_state"
+        while True:
+            state = self.call(GetState, name, GetState.Request(), seconds).current_state
+            if state.id == State.PRIMARY_STATE_ACTIVE:
+                return
+            if time.monotonic() > end:
+                raise TimeoutError(f"{node} has not become active; it is {state.label}")
+            self.rest(0.2)
+
     def begin_episode(self, seed: int, also: Sequence[str] = ()) -> None:
         """Reset policy and simulator to a seed, in that order; the gate stays as it is.
 
@@ -182,10 +205,27 @@ class Operator:
         self._seen.clear()
         self.call(Trigger, "sim_robot/reset", Trigger.Request())
 
-    def end_episode(self, seed: int, seconds: float = 120.0) -> dict[str, Any]:
-        """Wait for the result of an episode."""
+    def end_episode(
+        self, seed: int, seconds: float = 120.0, patience: float = math.inf
+    ) -> dict[str, Any]:
+        """Wait for the result of an episode.
+
+        Args:
+            seed: of the episode.
+            seconds: longest wait.
+            patience: seconds without a new pose of the tool after which it is given up.
+
+        Raises:
+            Stalled: where the patience is over.
+            TimeoutError: where the wait is.
+        """
+        moved = [len(self._path), time.monotonic()]
 
         def ended() -> bool:
+            if len(self._path) != moved[0]:
+                moved[:] = len(self._path), time.monotonic()
+            if time.monotonic() - moved[1] > patience:
+                raise Stalled(f"nothing has moved for {patience:g} s")
             return self.episode.get("event") == "end" and self.episode.get("seed") == seed
 
         self.spin_until(ended, seconds, f"the end of episode {seed}")

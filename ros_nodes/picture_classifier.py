@@ -1,4 +1,4 @@
-"""A classifier for the node `perception`: pictures of a camera in, classes out; no graph.
+"""A classifier for the node `perception`: pictures of a camera in, classes out.
 
 It is loaded, compiled and warmed up before the first picture, and refused where its classes would
 mean nothing.
@@ -6,6 +6,7 @@ mean nothing.
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -13,55 +14,19 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from sensor_msgs.msg import Image
+from std_msgs.msg import String
 
 from learning.image_set import open_image_set
-from perception.checkpoint import MAX_SIDE, SavedClassifier, load_classifier, shipped_classifiers
+from perception.checkpoint import SavedClassifier, load_classifier
 from perception.runtime import Compiled, Report, RuntimeConfig, compile_model
-from ros_nodes import messages
-
-ENCODINGS = ("rgb8", "bgr8", "rgba8", "bgra8", "mono8")
-"""Pictures that are taken. Depths and 16 bit are no colours, and are refused."""
-
-WARM_UP, WARM_UP_SIZE = 3, (480, 640)
-"""Runs before the first picture, and its pixels: a first run is slower than the others."""
+from ros_nodes.instance_messages import optional
+from ros_nodes.picture_input import WARM_UP, WARM_UP_SIZE, Open, Picture, Times
 
 MAX_CALIBRATION = 64
 """Pictures on which precisions are compared at most."""
 
 Answer = dict[str, dict[str, float]]
 """Task -> class -> probability."""
-
-
-def read_picture(message: Image, channels: int) -> NDArray[np.uint8]:
-    """Pixels of a picture, as a classifier takes them; grey is repeated, alpha left out.
-
-    Args:
-        message: the picture, in one of `ENCODINGS`.
-        channels: of the network, 1 or 3.
-
-    Returns:
-        `(H, W, channels)` RGB or grey, read-only: a view of the message where it can be one.
-
-    Raises:
-        ValueError: for another encoding, a malformed message, a side of more than `MAX_SIDE`
-            pixels, or colours where the network takes grey.
-    """
-    if message.encoding not in ENCODINGS:
-        raise ValueError(
-            f"encoding must be one of {', '.join(ENCODINGS)}, got {message.encoding[:32]!r}"
-        )
-    if max(message.height, message.width) > MAX_SIDE:
-        raise ValueError(
-            f"sides must be at most {MAX_SIDE} pixels, got width {message.width} and height "
-            f"{message.height}"
-        )
-    pixels = messages.image_array(message)
-    if pixels.ndim == 2:
-        return np.broadcast_to(pixels[..., None], (*pixels.shape, channels))
-    if channels == 1:
-        raise ValueError(f"the network takes grey pictures, mono8; got {message.encoding}")
-    return pixels[..., :channels]
 
 
 def topic_names(tasks: Iterable[str]) -> dict[str, str]:
@@ -92,13 +57,13 @@ def load(value: Mapping[str, Any]) -> SavedClassifier:
     """The classifier that the parameters name.
 
     Raises:
-        ValueError: if there is none, it was never evaluated, or no camera gives what it takes.
+        ValueError: if there is none, it was never evaluated, no camera gives what it takes, or
+            boxes are to be masked.
     """
     name = value["checkpoint"]
-    if not name:
-        shipped = ", ".join(shipped_classifiers()) or "none so far"
-        raise ValueError(f"parameter checkpoint must name a classifier; shipped: {shipped}")
     saved = load_classifier(name)
+    if value["boxes"]:
+        raise ValueError(f"{name} is a classifier and masks no boxes: leave the parameter boxes")
     if not saved.scores:
         raise ValueError(
             f"{name} has no held-out scores, so it is untrained: its classes would mean nothing; "
@@ -121,8 +86,8 @@ def read_calibration(folder: str, saved: SavedClassifier) -> NDArray[np.float32]
     return saved.tensor(pictures[places.round().astype(int)]).numpy()
 
 
-class Eye:
-    """A compiled classifier: pixels in, classes out. Knows nothing of messages."""
+class ClassifierEye:
+    """A compiled classifier: pixels in, classes out."""
 
     def __init__(self, saved: SavedClassifier, value: Mapping[str, Any]) -> None:
         """Compile a classifier as the parameters say, and warm it up.
@@ -147,6 +112,11 @@ class Eye:
             self(np.zeros((*WARM_UP_SIZE, len(saved.mean)), np.uint8))
 
     @property
+    def channels(self) -> int:
+        """Of the pictures that it takes."""
+        return len(self.saved.mean)
+
+    @property
     def report(self) -> Report:
         """What runs, and why."""
         return self._run.report
@@ -159,6 +129,48 @@ class Eye:
             return "not compared"
         return f"cosine {report.cosine:.4f}, agreement {report.agreement:.4f}"
 
+    @property
+    def facts(self) -> Mapping[str, Any]:
+        """What runs, by name."""
+        report = self.report
+        return {"backend": report.backend, "precision": report.precision, "parity": self.parity}
+
+    def look(self, picture: Picture) -> Answer:
+        """The answer about one picture."""
+        return self(picture.pixels)
+
     def __call__(self, pixels: NDArray[np.uint8]) -> Answer:
         """Probabilities of all classes of all tasks for one picture `(H, W, C)`."""
         return self.saved.read(self._run(self.saved.tensor(pixels[None]).numpy()))[0]
+
+
+class ClassVoice:
+    """Says the classes, as JSON and, where `vision_msgs` is installed, as classifications."""
+
+    def __init__(self, saved: SavedClassifier, open: Open) -> None:
+        """Open the topics.
+
+        Raises:
+            ValueError: if two tasks would share one.
+        """
+        self._classes = open(String, "~/classes")
+        self._vision: Any = optional("vision_msgs")
+        self._standard: dict[str, Any] = {}
+        if self._vision is not None:
+            for task, word in topic_names(saved.tasks).items():
+                topic = f"~/classification/{word}"
+                self._standard[task] = open(self._vision.Classification, topic)
+
+    def say(self, picture: Picture, answer: Answer, times: Times) -> None:
+        """Publish the classes of one picture."""
+        said = {
+            "stamp": picture.stamp,
+            "frame": picture.header.frame_id,
+            "tasks": choose(answer),
+            **times.said(),
+        }
+        self._classes.publish(String(data=json.dumps(said)))
+        for task, publisher in self._standard.items():
+            found = sorted(answer[task].items(), key=lambda pair: -pair[1])
+            results = [self._vision.ObjectHypothesis(class_id=name, score=p) for name, p in found]
+            publisher.publish(self._vision.Classification(header=picture.header, results=results))

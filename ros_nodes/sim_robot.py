@@ -96,6 +96,7 @@ class SimRobot(Node):
         self._lock = threading.Lock()
         self._time = STEP_NS  # simulated nanoseconds; 0 means "unset" to ROS
         self._pictured = 0.0
+        self._pictures: tuple[Any, list[tuple[Any, Any]]] | None = None  # of which stamp
         self._make_publishers()
         self.create_subscription(
             COMMAND_TYPES[self._kind], "robot/command", self._on_command, COMMAND
@@ -270,14 +271,22 @@ class SimRobot(Node):
         if not self._lockstep and now - self._pictured < 0.98 / self._camera_rate:
             return
         self._pictured = now
+        if self._pictures is None or self._pictures[0] != stamp:
+            self._pictures = (stamp, self._render(table, stamp))
+        for publisher, message in self._pictures[1]:  # asked again: nothing has moved
+            publisher.publish(message)
+
+    def _render(self, table: TabletopEnv, stamp: Any) -> list[tuple[Any, Any]]:
+        """Publishers, and what the camera shows on them."""
         from envs.tabletop.camera import ROBOT_CAMERA, rgbd
 
         rgb, depth = rgbd(table.scene.client, ROBOT_CAMERA)
-        self._color.publish(messages.image_message(rgb, "rgb8", stamp, CAMERA_FRAME))
-        self._depth.publish(messages.depth_message(depth, stamp, CAMERA_FRAME))
-        self._color_info.publish(
-            messages.camera_info(ROBOT_CAMERA.matrix, rgb.shape[:2], stamp, CAMERA_FRAME)
-        )
+        matrix, size = ROBOT_CAMERA.matrix, rgb.shape[:2]
+        return [
+            (self._color, messages.image_message(rgb, "rgb8", stamp, CAMERA_FRAME)),
+            (self._depth, messages.depth_message(depth, stamp, CAMERA_FRAME)),
+            (self._color_info, messages.camera_info(matrix, size, stamp, CAMERA_FRAME)),
+        ]
 
     def finish(self) -> None:
         """End the physics."""

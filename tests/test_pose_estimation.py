@@ -11,13 +11,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from benchmarks.perceived_poses import field_errors, models_of, perceived_state
+from decisive.perceived import models_of
 from envs import register_envs
-from envs.fields import Field
 from envs.tabletop import camera, insertion
 from envs.tabletop.base import TabletopEnv
 from envs.tabletop.insertion import BlockInsertionEnv
-from envs.tabletop.push import BLOCK, HALF, BlockPushEnv
+from envs.tabletop.push import BLOCK, HALF
 from envs.tabletop.scene import COLORS, WORKSPACE_HIGH, WORKSPACE_LOW
 from robots import pose_estimation
 from robots.pose_estimation import (
@@ -576,34 +575,3 @@ def test_fixtures_are_the_median_of_the_first_pictures(made: Any) -> None:
         sighting = scene.update(rgb, noisy, K, T, 0.1 * i)["slot1"]
         assert sighting is not None
         assert sighting.pose.x == pytest.approx(np.median(poses[: min(i + 1, 3)]), abs=1e-12)
-
-
-# The benchmark.
-
-
-def test_a_perceived_state_holds_nothing_exact_but_the_effector() -> None:
-    env = BlockPushEnv()
-    state, _ = env.reset(seed=0)
-    assert isinstance(state, np.ndarray)
-    poses = {"block": Pose2D(1.0, 2.0, 0.1), "zone": Pose2D(3.0, 4.0, 0.0)}
-    perceived = perceived_state(state, env.state_fields, poses)
-    np.testing.assert_array_equal(perceived[:4], state[:4])
-    np.testing.assert_allclose(
-        perceived[4:], [1.0, 2.0, math.cos(0.4), math.sin(0.4), 3.0, 4.0], rtol=1e-6
-    )
-    with pytest.raises(ValueError, match="zone was not seen"):
-        perceived_state(state, env.state_fields, {"block": poses["block"]})
-    env.close()
-
-
-def test_errors_of_fields_are_metres_and_radians() -> None:
-    fields = (
-        Field("block_xy", 2, "point", "m", ""),
-        Field("block_yaw4", 2, "yaw4", "1", ""),
-        Field("slot_heading", 2, "heading", "1", ""),
-    )
-    turned = [math.cos(0.4), math.sin(0.4)]
-    errors = field_errors(
-        np.array([0.0, 0.0, 1.0, 0.0, 1.0, 0.0]), np.array([3.0, 4.0, *turned, *turned]), fields
-    )
-    assert errors == pytest.approx({"block_xy": 5.0, "block_yaw4": 0.1, "slot_heading": 0.4})

@@ -310,7 +310,7 @@ def test_a_profile_that_the_user_has_set_stays() -> None:
 
 
 def test_a_block_is_inserted_with_nothing_but_camera_and_depth(tmp_path: Path) -> None:
-    answer = run_demo(DemoConfig(episodes=1, seed=2, perceived=True), tmp_path)
+    answer = run_demo(DemoConfig(episodes=1, seed=2, perceived=True, segmenter="colors"), tmp_path)
     assert answer["ros"]["success_rate"] == 1.0
     assert answer["gate"]["stops"] == 0
     assert "parity" not in answer

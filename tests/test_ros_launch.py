@@ -173,6 +173,24 @@ def test_own_files_and_a_namespace_go_to_every_node(tmp_path):
         nodes_of(description, config=str(tmp_path / "none.yaml"))
 
 
+@pytest.mark.usefixtures("stand_in")
+def test_a_segmenter_starts_what_sees_and_tells_it_so():
+    hardware = run_file(ROOT / "launch" / "hardware_arm.launch.py")
+    names = [node.name for node in nodes_of(hardware)]
+    seeing = nodes_of(hardware, segmenter="masks")
+    assert [node.name for node in seeing] == [*names, "perception"]
+    own = {node.name: node.parameters[2:] for node in seeing}
+    assert own["perception"] == [{"checkpoint": "masks"}]
+    assert own["object_poses"] == [{"masks": True}]
+    assert own["policy"] == own["safety_gate"] == []
+    simulated = run_file(ROOT / "launch" / "sim_insertion.launch.py")
+    seeing = nodes_of(simulated, segmenter="colors")
+    assert [node.name for node in seeing][3:] == ["object_poses"]
+    assert seeing[0].parameters[1:] == [{"objects": False, "camera_rate": 30.0}]
+    with pytest.raises(AssertionError):  # nothing there sees a table
+        nodes_of(run_file(ROOT / "launch" / "navigation.launch.py"), segmenter="masks")
+
+
 def test_names_in_the_graphs_are_relative_so_that_a_namespace_holds():
     names = [
         name

@@ -14,11 +14,13 @@ import yaml
 pytest.importorskip("rclpy")
 
 import rclpy
+import segmenter_cases
 from classifier_cases import save_small
 from rclpy.context import Context
 from rclpy.lifecycle import TransitionCallbackReturn
 from rclpy.parameter import Parameter as Setting
 
+from perception.deep_mac.checkpoint import save_segmenter
 from ros_nodes import parameter_table
 from ros_nodes.graph import GRAPHS, NodeSpec, command_line
 from ros_nodes.interfaces import EVERYWHERE, INTERFACES, NODE_SERVICES
@@ -175,7 +177,7 @@ CASES = {
         {"command": "positions", "auto_reset": False},
         {"stepping": "lockstep", "command": "trajectory", "env": "decisive/Particle-v0"},
     ],
-    "object_poses": [{}],
+    "object_poses": [{}, {"masks": True}],
     "policy": [
         {"command": "twist"},
         {"command": "trajectory", **JOINTS},
@@ -197,9 +199,20 @@ CASES = {
     "sim_base": [{}],
     "world_model": [{}],
     "navigator": [{}],
-    "perception": [{"checkpoint": "small", "backend": "torch"}],
+    "perception": [
+        {"checkpoint": "classes", "backend": "torch"},
+        {"checkpoint": "masks", "backend": "torch", "boxes": True},
+    ],
 }
 """Settings with which each node, taken together, opens all its topics."""
+
+SAVED = {
+    "classes": lambda folder: save_small(folder / "classes"),
+    "masks": lambda folder: save_segmenter(
+        folder / "masks", segmenter_cases.saved(scores={"mask_iou": 0.5}), "# For tests\n"
+    ),
+}
+"""Checkpoints of those cases."""
 
 QUERIES = {
     "publishes": "get_publisher_names_and_types_by_node",
@@ -243,7 +256,7 @@ def test_a_node_opens_the_topics_and_services_of_its_table(name, terminal, start
         if name == "recorder":
             case = {**case, "out": f"{i}.npz"}
         if name == "perception":
-            save_small(tmp_path / case["checkpoint"])  # the folder where nodes run here
+            SAVED[case["checkpoint"]](tmp_path)  # the folder where nodes run here
         # By a name that no other has: the graph remembers nodes for a while.
         node = start(name, "-r", f"__node:={name}_{i}", overrides=case, **options)
         if name in ("policy", "perception"):

@@ -5,12 +5,11 @@ from __future__ import annotations
 import json
 import math
 import os
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from types import ModuleType, SimpleNamespace
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -21,6 +20,7 @@ os.environ.setdefault("ROS_PYTHON_CHECK_FIELDS", "1")
 pytest.importorskip("rclpy")
 
 import rclpy
+import vision_cases
 from classifier_cases import TASKS, save_small
 from diagnostic_msgs.msg import DiagnosticStatus
 from rclpy.context import Context
@@ -37,13 +37,13 @@ from ros_nodes.graph import GRAPHS, Graph, NodeSpec
 from ros_nodes.operator import Operator
 from ros_nodes.perception import PerceptionNode
 from ros_nodes.picture_classifier import (
-    ENCODINGS,
-    Eye,
+    ClassifierEye,
+    ClassVoice,
     choose,
     read_calibration,
-    read_picture,
     topic_names,
 )
+from ros_nodes.picture_input import ENCODINGS, read_picture
 from ros_nodes.processes import running
 from ros_nodes.running import NEWEST, RELIABLE
 
@@ -93,6 +93,14 @@ def make(context: Context, checkpoint: Path | str, **changes: Any) -> Perception
     return PerceptionNode(context=context, parameter_overrides=overrides)
 
 
+def silence(node: PerceptionNode) -> Sink:
+    """Let a node publish its classes nowhere but here."""
+    sink = Sink()
+    assert isinstance(node._voice, ClassVoice)
+    node._voice._classes = sink
+    return sink
+
+
 class Watcher:
     """An active node whose output is kept."""
 
@@ -100,7 +108,7 @@ class Watcher:
         self.node = make(context, checkpoint, **changes)
         assert self.node.trigger_configure() == OK
         assert self.node.trigger_activate() == OK
-        self.classes = self.node._classes = Sink()  # type: ignore[assignment]
+        self.classes = silence(self.node)
         self.diagnostics = self.node._diagnostics = Sink()  # type: ignore[assignment]
 
     @property
@@ -142,14 +150,14 @@ class Gate:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.entered, self.opened = threading.Event(), threading.Event()
-        call = Eye.__call__
+        call = ClassifierEye.__call__
 
-        def wait(eye: Eye, pixels: Any) -> Any:
+        def wait(eye: ClassifierEye, pixels: Any) -> Any:
             self.entered.set()
             assert self.opened.wait(30.0)
             return call(eye, pixels)
 
-        monkeypatch.setattr(Eye, "__call__", wait)
+        monkeypatch.setattr(ClassifierEye, "__call__", wait)
 
 
 def direct(saved: SavedClassifier, pixels: np.ndarray) -> dict[str, dict[str, float]]:
@@ -215,12 +223,7 @@ def test_tasks_get_names_that_topics_can_have() -> None:
 def test_the_standard_message_says_the_same_best_first(
     context: Context, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # vision_msgs is on no package index: messages of the same fields stand for it.
-    vision = ModuleType("vision_msgs.msg")
-    vision.Classification = SimpleNamespace  # type: ignore[attr-defined]
-    vision.ObjectHypothesis = SimpleNamespace  # type: ignore[attr-defined]
-    monkeypatch.setitem(sys.modules, "vision_msgs", ModuleType("vision_msgs"))
-    monkeypatch.setitem(sys.modules, "vision_msgs.msg", vision)
+    vision_cases.install(monkeypatch)
     sinks: dict[str, Sink] = {}
     node = make(context, folder)
     monkeypatch.setattr(
@@ -258,7 +261,7 @@ def test_only_the_newest_of_the_pictures_that_wait_is_classified(
     stamps = [watcher.see() for _ in range(5)]
     assert watcher.report()[1]["replaced"] == "4"
     gate.opened.set()
-    until(lambda: watcher.counts["classified"] == 2)
+    until(lambda: watcher.counts["answered"] == 2)
     assert [said["stamp"] for said in watcher.said()] == [first, stamps[-1]]
     watcher.node.finish()
     assert watcher.counts["replaced"] == 4  # also once the worker is gone
@@ -305,7 +308,7 @@ def test_a_rate_leaves_pictures_out(context: Context, folder: Path) -> None:
         for _ in range(4):
             watcher.see()
         until(watcher.said)
-        assert (watcher.counts["left out"], watcher.counts["classified"]) == (3, 1)
+        assert (watcher.counts["left out"], watcher.counts["answered"]) == (3, 1)
     finally:
         watcher.close()
 
@@ -387,7 +390,7 @@ def test_a_network_that_fails_is_counted_and_warned_of_once_a_second(
         watcher.node, "get_logger", lambda: SimpleNamespace(warning=warnings.append)
     )
     eye = watcher.node._eye
-    assert eye is not None
+    assert isinstance(eye, ClassifierEye)
     run = eye._run
     monkeypatch.setattr(eye, "_run", lambda images: np.full((1, 5), np.nan, np.float32))
     for n in (1, 2, 3):
@@ -410,7 +413,7 @@ def test_what_cannot_be_trusted_is_refused_in_one_line(
     save_small(tmp_path / "untrained", scored=False)
     save_small(tmp_path / "deep", channels=4)
     for name, why in (
-        ("", "checkpoint must name a classifier; shipped: "),
+        ("", "checkpoint must name a classifier or segmenter; shipped: "),
         (tmp_path / "absent", "absent"),
         (tmp_path / "untrained", "untrained has no held-out scores, so it is untrained"),
         (tmp_path / "deep", "takes 4 channels; a camera gives 1 or 3"),
@@ -450,7 +453,7 @@ def test_it_looks_only_while_it_is_active_and_begins_anew(watcher: Watcher) -> N
     assert not node._outputs
     assert node.trigger_configure() == OK
     assert node.trigger_activate() == OK
-    watcher.classes = node._classes = Sink()  # type: ignore[assignment]
+    watcher.classes = silence(node)
     watcher.see()
     until(watcher.said)
     assert node.trigger_shutdown() == OK
@@ -485,7 +488,7 @@ def test_diagnostics_say_what_runs_and_warn_when_nothing_comes(watcher: Watcher)
     watcher.node._on_picture(truncated(watcher.picture()))
     level, facts = watcher.report()
     assert level == DiagnosticStatus.OK
-    assert (facts["frames"], facts["classified"], facts["malformed"]) == ("2", "1", "1")
+    assert (facts["frames"], facts["answered"], facts["malformed"]) == ("2", "1", "1")
     assert (facts["replaced"], facts["stale"], facts["errors"]) == ("0", "0", "0")
     assert 0 < float(facts["ms p50"]) <= float(facts["ms p95"])
     assert (facts["backend"], facts["precision"]) == ("torch", "float32")

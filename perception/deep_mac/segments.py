@@ -15,6 +15,7 @@ from perception.deep_mac.boxes import mask_boxes
 MAX_SIDE = 16_384
 """Pixels of the longest side that an image may have."""
 _LARGEST = 3e38
+_MOST_LABELS = 65_535
 
 
 @dataclass(frozen=True)
@@ -38,6 +39,27 @@ class Segments:
     def __len__(self) -> int:
         """Number of instances."""
         return len(self.names)
+
+    def label_image(self) -> NDArray[np.uint16]:
+        """One picture of all masks: which instance each pixel shows.
+
+        Where masks overlap the higher score is on top, of equal ones the earlier instance.
+
+        Returns:
+            `(H, W)` uint16: 0 for nothing, `k + 1` for instance `k`.
+
+        Raises:
+            ValueError: for more instances than 16 bit can tell apart.
+        """
+        if len(self) > _MOST_LABELS:
+            raise ValueError(
+                f"a label image tells {_MOST_LABELS} instances apart, got {len(self)}; "
+                "give fewer boxes"
+            )
+        labels = np.zeros(self.masks.shape[1:], np.uint16)
+        for k in np.argsort(-self.scores, kind="stable")[::-1].tolist():
+            labels[self.masks[k]] = k + 1
+        return labels
 
 
 class View:

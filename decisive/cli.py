@@ -37,6 +37,7 @@ VERBS: dict[str, Verb] = {
     "dream": Verb("decisive.dream", "walk on in imagination: panoramas, a film, a point cloud"),
     "plan": Verb("decisive.plan", "where to look first for a room or an object"),
     "group-tasks": Verb("decisive.group_tasks", "which tasks should share a network, by affinity"),
+    "triage": Verb("decisive.triage", "order images so that the most abnormal are seen first"),
     "data": Verb("decisive.data", "show, export and import demonstration data sets"),
     "export": Verb("decisive.export", "write a classifier as ONNX or for OpenVINO"),
     "ros": Verb("ros_nodes.cli", "the same policy as ROS 2 nodes: doctor, demo, up"),

@@ -60,6 +60,9 @@ OF_THEIR_OWN = {
     "dreams": "decisive.benchmarks.dreams",
     "architecture": "decisive.benchmarks.architecture",
     "vision": "decisive.benchmarks.vision",
+    "masks": "decisive.benchmarks.masks",
+    "task-groups": "decisive.benchmarks.task_groups",
+    "triage": "decisive.benchmarks.triage",
 }
 """Benchmarks that fill no table and have options of their own: modules whose `main(argv)` takes
 the words after the name."""
@@ -76,8 +79,9 @@ class Arguments:
     was, and the table says 'not run' where nothing was. Trainings are kept in --work.
     r2r runs one agent on Room-to-Room, navigation trains a navigator and asks what views of
     unvisited places are worth to it, dreams scores a world model, architecture searches for image
-    classifiers, vision compares some; they have options of their own: decisive benchmark r2r
-    --help.
+    classifiers, vision compares some, masks compares heads of instance masks, task-groups trains
+    every group of five tasks, triage asks whether an abnormal score is about the thing; they have
+    options of their own: decisive benchmark r2r --help.
 
     Examples:
       decisive benchmark tabletop --list
@@ -90,10 +94,23 @@ class Arguments:
       decisive benchmark dreams --model pathdreamer-houses
       decisive benchmark architecture --cpu-minutes 60
       decisive benchmark vision --table tokens --core
+      decisive benchmark masks --seeds 1
+      decisive benchmark triage --seeds 1
     """
 
     suite: tyro.conf.Positional[
-        Literal["tabletop", "d4rl", "r2r", "navigation", "dreams", "architecture", "vision"]
+        Literal[
+            "tabletop",
+            "d4rl",
+            "r2r",
+            "navigation",
+            "dreams",
+            "architecture",
+            "vision",
+            "masks",
+            "task-groups",
+            "triage",
+        ]
     ]
     """Which table."""
     core: Flag = False

@@ -36,6 +36,7 @@ VERBS: dict[str, Verb] = {
     "benchmark": Verb("decisive.benchmark", "fill the tables of docs/results.md, resumably"),
     "dream": Verb("decisive.dream", "walk on in imagination: panoramas, a film, a point cloud"),
     "plan": Verb("decisive.plan", "where to look first for a room or an object"),
+    "distill": Verb("decisive.distill", "a few points that teach as much as a whole data set"),
     "group-tasks": Verb("decisive.group_tasks", "which tasks should share a network, by affinity"),
     "triage": Verb("decisive.triage", "order images so that the most abnormal are seen first"),
     "data": Verb("decisive.data", "show, export and import demonstration data sets"),

@@ -7,6 +7,8 @@ import torch
 from torch import Tensor, fx, nn
 
 from perception.deep_mac.heads import (
+    LOGIT_BIAS,
+    LOGIT_STD,
     MASK_HEADS,
     MaskHead,
     MaskHeadConfig,
@@ -198,11 +200,18 @@ def test_groups_have_at_least_eight_channels_each() -> None:
                     assert layer.num_groups <= 32
 
 
-def test_an_untrained_head_says_that_there_is_little() -> None:
+def test_an_untrained_head_is_certain_of_nothing() -> None:
     for name in ("conv-4", "hourglass-10", "resnet-8"):
         logits = made(name, width=8)(torch.randn(4, 5, 32, 32))
-        assert logits.mean().item() == pytest.approx(-2, abs=0.2)
-        assert 1e-4 < logits.std().item() < 0.2
+        assert logits.mean().item() == pytest.approx(LOGIT_BIAS, abs=1)
+        assert 0.02 < logits.std().item() < 1
+
+
+def test_the_last_weights_have_both_signs() -> None:
+    for name in ("conv-4", "hourglass-20", "resnet-8"):
+        weight = made(name, width=64).logits.weight
+        assert weight.std().item() == pytest.approx(LOGIT_STD, rel=0.3)
+        assert 0.25 < (weight > 0).float().mean().item() < 0.75
 
 
 def test_weights_come_from_the_global_generator() -> None:

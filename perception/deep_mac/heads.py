@@ -52,9 +52,26 @@ _RESNETS: dict[int, tuple[tuple[int, int], ...]] = {
 }
 """Depth to (blocks, multiple of the width)."""
 
-EMPTY_BIAS = -2.0
-"""Of the logits of an untrained head. Overfitted to discs and squares for 80 steps, heads reach an
-IoU of .97; from 0 they reach .87, with every mask a full box (80 to 160 steps)."""
+LOGIT_BIAS, LOGIT_STD = -1.0, 0.1
+"""Of the last layer of an untrained head: its bias, and the deviation of its weights.
+
+The last activations are 0 or more, and most cells of a box are object: weights that are almost 0
+soon are all positive, and where there is no object the bias alone is left, which moves by a step's
+length at a time. From -2 short trainings spend their steps on getting up; from 0 masks stay full
+boxes for long. Weights of both signs, large enough to stay so, tell object from ground at once.
+Trained alike on 1,000 rendered scenes (masks of half of the classes, lr .001, 200 steps,
+hourglass-20 250), the loss of masks at the end, and the IoU of 100 validation scenes in true boxes
+for classes with masks and without (a full box: .674, .600):
+
+| bias, deviation | resnet-4 | hourglass-20 | hourglass-52 |
+|---|---|---|---|
+| -2, .01 | 2.03, .782, .696 | 2.95, .643, .586 | 4.04, .002, .002 |
+| 0, .01 | 1.83, .798, .694 | 1.88, .812, .712 | 2.34, .674, .600 |
+| 0, .1 | | | 1.83, .800, .708 |
+| -1, .1 | 1.75, .797, .703 | 1.76, .812, .707 | 1.94, .797, .708 |
+
+One seed, width 16. Overfitted to discs and squares for 80 steps, hourglass-10 reaches an IoU of .97
+from -2, .01 and from -1, .1; from 0, with either deviation, masks are full boxes (.87)."""
 
 _LEAST_OF_GROUP, _MOST_GROUPS = 8, 32
 
@@ -193,12 +210,9 @@ class MaskHead(nn.Module):
         self.body = nn.Sequential(*layers)
         self.logits = nn.Conv2d(last, 1, 1)
         self.apply(_initialise)
-        # The last activations are 0 or more, and most cells of a box are object: soon all weights
-        # are positive, and other cells have the bias alone, which moves by a step's length at a
-        # time. From 0 it ends above the threshold in short trainings; so masks begin empty.
-        nn.init.normal_(self.logits.weight, std=0.01)
+        nn.init.normal_(self.logits.weight, std=LOGIT_STD)
         assert self.logits.bias is not None
-        nn.init.constant_(self.logits.bias, EMPTY_BIAS)
+        nn.init.constant_(self.logits.bias, LOGIT_BIAS)
 
     def forward(self, crops: Tensor) -> Tensor:
         """`(N, in_channels, S, S)` to `(N, S, S)` logits; N may be 0."""

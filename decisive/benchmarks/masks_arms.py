@@ -11,13 +11,15 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
+import torch
+from torch import Tensor, nn
+
 from perception.deep_mac.heads import MaskHeadConfig
-from perception.deep_mac.network import DEEP_MACS
-from perception.deep_mac.two_stage import DEEP_MARCS
+from perception.deep_mac.instances import MaskTraining, Targets
+from perception.deep_mac.network import DEEP_MACS, DeepMac
+from perception.deep_mac.two_stage import DEEP_MARCS, DeepMarc
 
 if TYPE_CHECKING:
-    from torch import nn
-
     from perception.deep_mac.train_config import SegmenterTrainConfig
 
 Masked = Literal["half", "other-half", "all"]
@@ -59,7 +61,7 @@ class Recipe:
     size: int = 128
     steps: int = 800
     coco_steps: int = 200
-    coco_size: int = 256
+    coco_size: int = 224
 
 
 CORE = Recipe()
@@ -93,7 +95,7 @@ class Arm:
 
 @dataclass(frozen=True)
 class CocoArm:
-    """A training on photographs, with masks of every second class.
+    """A training of masks on photographs, of every second class; the detector learns nothing.
 
     Attributes:
         start: from the network of the arm on scenes that learned in ground-truth boxes from half
@@ -186,24 +188,37 @@ def masked_classes(classes: Sequence[str], masked: Masked) -> tuple[str, ...]:
     return tuple(classes[0 if masked == "half" else 1 :: 2])
 
 
+class MasksOnly(DeepMac):
+    """A Deep-MAC that learns masks and leaves its detector as it is.
+
+    Of 100 photographs a detector of 80 classes learns little, and the loss of its new heat map is a
+    hundred times that of the masks at first: with gradients clipped as one, masks would wait.
+    """
+
+    def losses(
+        self,
+        images: Tensor,
+        targets: Targets,
+        training: MaskTraining,
+        generator: torch.Generator | None = None,
+    ) -> dict[str, Tensor]:
+        """That of the masks; see `DeepMac.losses`."""
+        return {"mask": super().losses(images, targets, training, generator)["mask"]}
+
+
 def build(arm: Arm | CocoArm, n_classes: int, seed: int) -> nn.Module:
     """The untrained network of an arm."""
-    import torch
-
-    from perception.deep_mac.network import DeepMac
-    from perception.deep_mac.two_stage import DeepMarc
-
-    detector = arm.detector if isinstance(arm, Arm) else "deep-mac"
     changes: dict[str, Any] = {"n_classes": n_classes, "head": HEADS[arm.head]}
     torch.manual_seed(seed)
-    if detector == "deep-mac":
-        return DeepMac(replace(DEEP_MACS[MODELS[detector]], **changes))
-    return DeepMarc(replace(DEEP_MARCS[MODELS[detector]], **changes))
+    if isinstance(arm, CocoArm):
+        return MasksOnly(replace(DEEP_MACS[MODELS["deep-mac"]], **changes))
+    if arm.detector == "deep-mac":
+        return DeepMac(replace(DEEP_MACS[MODELS[arm.detector]], **changes))
+    return DeepMarc(replace(DEEP_MARCS[MODELS[arm.detector]], **changes))
 
 
 def config_of(cell: Cell, recipe: Recipe, classes: Sequence[str]) -> SegmenterTrainConfig:
     """How a cell is trained."""
-    from perception.deep_mac.instances import MaskTraining
     from perception.deep_mac.train_config import SegmenterTrainConfig
 
     arm = cell.arm

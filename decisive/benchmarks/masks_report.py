@@ -195,10 +195,10 @@ def photographs(results: Results) -> Table:
         told = [f"{100 * filled[part]:.1f}" if part in filled else "-" for part in PARTS]
         rows.append(["masks that fill the true boxes", "-", "-", *told, "-", "-"])
     notes = (
-        "Real photographs: 100 of COCO to learn from, boxes of all 80 classes and masks of every "
-        "second one; 100 others to be scored by, in given boxes, mean over the classes that occur. "
-        "Few instances of most classes: one check, no result of the paper. Loose boxes: loosened "
-        "to an IoU of .7."
+        "Real photographs: 100 of COCO to learn masks of every second class from, in true boxes; "
+        "100 others to be scored by, in given boxes, mean over the classes that occur. Few "
+        "instances of most classes: one check, no result of the paper. Loose boxes: loosened to an "
+        "IoU of .7."
     )
     return Table("Photographs", notes, header, rows)
 

@@ -53,7 +53,7 @@ class SegmenterTrainConfig(TrainConfig):
         super().__post_init__()
         sides = (self.size,) if isinstance(self.size, int) else self.size or ()
         if self.size is not None and (len(sides) not in (1, 2) or min(sides) < 1):
-            raise ValueError(f"size must be one or two numbers of at least 1, got {self.size}")
+            raise ValueError(f"size must be at least 1, one number or two, got {self.size}")
         if not (math.isfinite(self.zoom) and self.zoom >= 0):
             raise ValueError(f"zoom must be at least 0, got {self.zoom}")
         for name in ("shift", "colour", "least_seen"):

@@ -288,8 +288,10 @@ def test_a_shipped_set_scores_what_its_card_says(name: str) -> None:
 
 
 def test_sets_are_shipped() -> None:
-    assert set(shipped_sets()) == {"mnist-fc1-10", "mnist-fc1-100"}
-    with pytest.raises(CheckpointError, match="shipped: mnist-fc1-10, mnist-fc1-100"):
+    assert set(shipped_sets()) == {"mnist-fc1-10", "mnist-fc1-100", "mnist-fc3-100"}
+    with pytest.raises(
+        CheckpointError, match="shipped: mnist-fc1-10, mnist-fc1-100, mnist-fc3-100"
+    ):
         load_distilled("mnist-fc1-1000")
 
 

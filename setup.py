@@ -151,6 +151,7 @@ setup(
         "agents": ["checkpoints/**/*", "vln/checkpoints/**/*"],
         "decisive": ["py.typed"],
         "envs": ["**/assets/**/*"],
+        "learning": ["distillation/sets/**/*"],
         "perception": ["checkpoints/**/*", "deep_mac/checkpoints/**/*"],
         "world_models": ["checkpoints/**/*", "pathdreamer/*.json"],
     },

@@ -33,19 +33,20 @@ Name = Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="DATA")]
 class Arguments:
     """Distil a data set to a few points: what a kernel learns from them it can tell of all others.
 
-    DATA is mnist or cifar10 in the folder that DECISIVE_DATA names, a folder of labelled images
-    (images.npy, labels.npy, set.json), or demonstrations: a Minari data set or a file. Points of
-    images are classes' pictures; points of demonstrations are states with the actions to take.
+    DATA is mnist or cifar10 in the folder that DECISIVE_DATA names, a folder of labelled images as
+    `decisive data render-tabletop` writes it, or demonstrations: a Minari data set or a file.
+
     Methods: kip learns points, and labels, by gradient descent; label-solve keeps natural points
     and finds the best labels in closed form; random, kmeans and herding are natural points as they
     are. Scores are of held-out data, which choose nothing. Convolutional kernels take the square of
-    an image's pixels in time and memory: on a CPU they are for small images.
+    an image's pixels in time and memory: on a CPU they are for small images. Points that finite
+    networks shall learn from too are best made with --regulariser 1e-2.
 
     Examples:
       decisive distill mnist --per-class 10 --json
       decisive distill mnist --per-class 1 --natural --out outputs/mnist-10
       decisive distill cifar10 --per-class 10 --steps 300 --batch 5000 --zca --out outputs/cifar
-      decisive distill outputs/tabletop/train --task shape --per-class 5 --method label-solve
+      decisive distill outputs/tabletop/train --task object --per-class 5 --method label-solve
       decisive distill insertion-demos --points 500 --out outputs/insertion-500
     """
 

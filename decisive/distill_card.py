@@ -86,7 +86,7 @@ def card(distilled: Distilled, told: Mapping[str, Any], data: Prepared, command:
         "",
         *_scores(told),
         "",
-        "The held-out points chose nothing.",
+        "Within the run the held-out points chose nothing.",
         "",
         "## Limits",
         "",

@@ -42,9 +42,9 @@ class _Products(torch.autograd.Function):
 def _times(x: Tensor, y: Tensor) -> Tensor:
     """`x @ y.T`.
 
-    MKL, which torch multiplies float32 matrices by on a CPU, leaves half of an AMD processor's
-    vector width idle; oneDNN, which torch has for linear layers, does not (1000 x 784 x 1000 on a
-    Zen 5 core, torch 2.13.0: 15.5 and 7.5 ms).
+    torch multiplies float32 matrices by MKL on a CPU; oneDNN, which it has for linear layers, took
+    half the time on an AMD processor (1000 x 784 x 1000 on one core of family 26, torch 2.13.0:
+    15.5 and 7.5 ms).
     """
     if x.dtype == torch.float32 and x.device.type == "cpu" and _has_onednn():
         return torch.ops.mkldnn._linear_pointwise(

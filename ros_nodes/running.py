@@ -32,9 +32,13 @@ from std_msgs.msg import Float64MultiArray
 from trajectory_msgs.msg import JointTrajectory
 
 from robots.gate import Now
+from ros_nodes.start import end_within
 
 ACKNOWLEDGE = 0.2
 """Longest wait in seconds for the last command to be acknowledged."""
+
+FAREWELL = 1.0
+"""Longest time in seconds that a node which has stopped its robot takes to leave the graph."""
 
 COMMAND_TYPES: dict[str, Any] = {
     "twist": TwistStamped,
@@ -153,6 +157,7 @@ def run(make: Callable[[], Any], argv: Sequence[str] | None = None) -> int:
     for number in SIGNALS:
         signal.signal(number, signal.SIG_IGN)
     _finish(node)
+    end_within(FAREWELL)
     executor.shutdown(timeout_sec=0.2)
     node.destroy_node()
     try_shutdown()

@@ -341,3 +341,25 @@ def test_bad_parameters_end_a_node_with_one_line_and_status_2() -> None:
         assert done.returncode == 2
         assert len(done.stderr.strip().splitlines()) == 1
         assert done.stderr.startswith("decisive: ")
+
+
+def test_a_node_that_hangs_on_leaving_the_graph_ends_all_the_same() -> None:
+    """rclpy keeps the interpreter's lock while it destroys a node, as this one does."""
+    program = (
+        "import ctypes; from rclpy.node import Node; from ros_nodes.running import run\n"
+        "class Hanging(Node):\n"
+        "    def __init__(self): super().__init__('hanging'); print('up', flush=True)\n"
+        "    def finish(self): print('stopped', flush=True)\n"
+        "    def destroy_node(self): ctypes.PyDLL(None).sleep(60)\n"
+        "raise SystemExit(run(Hanging, []))\n"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", program], stdout=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "up\n"
+        begin = time.monotonic()
+        process.send_signal(signal.SIGINT)
+        assert process.wait(10.0) == 0
+        assert process.stdout.read() == "stopped\n"
+        assert time.monotonic() - begin <= 2.0

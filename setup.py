@@ -62,6 +62,8 @@ EXTRAS = {
         "pyyaml>=6",
         "stable-baselines3>=2.4",
     ],
+    # Reads MRMS, which comes as GRIB2; the other radars need nothing more.
+    "weather": ["pygrib>=2.1.8"],
     "dev": ["codespell>=2.3", "mypy>=1.15", "pyright[nodejs]>=1.1.390", "ruff>=0.12"],
 }
 
@@ -93,6 +95,7 @@ ROS_FILES = [
 # Programs among the modules of ros_nodes. What takes seconds to load goes by `start`, which heeds
 # signals from the first moment.
 NODES = {
+    "forecast": "start:forecast",
     "navigator": "start:navigator",
     "object_poses": "start:object_poses",
     "perception": "start:perception",

@@ -27,7 +27,7 @@ Show, export and import demonstration data sets: Minari (HDF5), the plain .npz l
 docs/data.md, and HDF5 as D4RL or robomimic writes it. A Minari data set of others that is not
 here, such as D4RL/door/human-v2, is downloaded. And render labelled pictures and clips of a table
 for classifiers, pictures with instance masks for segmenters, and pictures with targets of several
-tasks for networks that share an encoder.
+tasks for networks that share an encoder; and maps in which things move, for forecasts.
 
 Examples:
   decisive data info push-diverse-v0
@@ -37,6 +37,8 @@ Examples:
   decisive data render-tabletop --out outputs/tabletop/train --frames 20000 --workers 2
   decisive data render-instances --out outputs/instances/train --frames 4000 --workers 2
   decisive data render-tasks --out outputs/tasks/train --frames 2000 --workers 2
+  decisive data render-occupancy --out outputs/occupancy/train --sequences 200 --workers 2
+  decisive data render-inspection --out outputs/inspection/train --frames 3000 --workers 2
 
 `decisive data info --help` and so on list the options.
 """
@@ -111,6 +113,8 @@ def main(argv: Sequence[str]) -> int:
         "render-tabletop": _render_tabletop,
         "render-instances": _render_instances,
         "render-tasks": _render_tasks,
+        "render-occupancy": _render_occupancy,
+        "render-inspection": _render_inspection,
     }
     if not argv or argv[0] in ("-h", "--help"):
         print(USAGE, end="")
@@ -221,6 +225,18 @@ def _render_tasks(argv: Sequence[str]) -> None:
     from decisive import render_tasks
 
     render_tasks.main(argv)
+
+
+def _render_occupancy(argv: Sequence[str]) -> None:
+    from decisive import render_occupancy
+
+    render_occupancy.main(argv)
+
+
+def _render_inspection(argv: Sequence[str]) -> None:
+    from decisive import render_inspection
+
+    render_inspection.main(argv)
 
 
 def _check_spaces(demos: Demonstrations, env_id: str, options: Mapping[str, Any]) -> None:

@@ -97,6 +97,15 @@ class SafeFile:
             value = value.decode("utf-8", "replace")
         return value if isinstance(value, str) else None
 
+    def attribute(self, path: str, name: str) -> np.ndarray | None:
+        """An attribute of plain numbers or fixed-length text; None where it is absent or other."""
+        item = self._item(path)
+        with _damage(self._path):
+            if name not in item.attrs:
+                return None
+            value = np.asarray(item.attrs[name])
+        return value if value.dtype.kind in "biufS" and value.size <= _MAX_NAMES else None
+
     def _group(self, path: str) -> h5py.Group:
         item = self._item(path)
         if not isinstance(item, h5py.Group):

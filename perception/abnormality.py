@@ -123,10 +123,18 @@ def read(saved: SavedClassifier, batch: Tensor) -> Read:
     network = saved.model
     if not has_maps(network):
         return Read(difference_logits(network(batch).float(), saved.tasks), None, 0.0)
-    features = _features(network, batch)
-    logits = _classifier(network)(features.mean(dim=(2, 3))).float()
-    maps = _project(network, features, saved.tasks, TASK)
+    logits, maps = logits_and_map(network, batch, saved.tasks)
     return Read(difference_logits(logits, saved.tasks), maps, _bias(network, saved.tasks, TASK))
+
+
+def logits_and_map(model: nn.Module, images: Tensor, tasks: Tasks) -> tuple[Tensor, Tensor]:
+    """All logits `(B, K)` and the abnormal map `(B, h, w)` of one pass through the network.
+
+    Arguments and errors are those of `activation_maps`.
+    """
+    features = _features(model, images)
+    logits = _classifier(model)(features.mean(dim=(2, 3))).float()
+    return logits, _project(model, features, tasks, TASK)
 
 
 @torch.no_grad()

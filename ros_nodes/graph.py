@@ -116,6 +116,10 @@ GRAPHS: dict[str, Graph] = {
         (NodeSpec("perception", {"camera/color/image_raw": "image_raw",
                                  "camera/color/camera_info": "camera_info"}),),
     ),
+    "occupancy_forecast": Graph(
+        "maps of what is occupied, forecast: without a model, everything goes on as it goes",
+        "forecast.yaml", (NodeSpec("forecast"),),
+    ),
     "hardware_servo": _arm(
         "an arm by MoveIt Servo: velocities of the tool", "servo", "servo_node/delta_twist_cmds",
         _TCP,

@@ -20,6 +20,7 @@ SWITCH = "std_srvs/srv/SetBool"
 DIAGNOSTICS = "diagnostic_msgs/msg/DiagnosticArray"
 PATH = "nav_msgs/msg/Path"
 DETECTIONS = "vision_msgs/msg/Detection2DArray"
+GRID = "nav_msgs/msg/OccupancyGrid"
 COMMANDS = (
     "geometry_msgs/msg/TwistStamped",
     "trajectory_msgs/msg/JointTrajectory",
@@ -185,6 +186,14 @@ INTERFACES: dict[str, tuple[Interface, ...]] = {
         _out("/diagnostics", DIAGNOSTICS, "counts and times; 1 Hz"),
         _service("~/cancel", TRIGGER, "stands still, and forgets the errand"),
     ),
+    "forecast": (
+        _in("occupancy", GRID, "what is occupied now, in percent; -1 unknown"),
+        _in("map", GRID, "walls and what else never moves, on the same cells; latched, optional"),
+        _out("forecast/NAME", GRID, "probability in percent that a cell will be occupied, one topic "
+             "a lead (`ahead_500ms`); `map_load_time` is when"),
+        _out("/diagnostics", DIAGNOSTICS, "counts and times; 1 Hz"),
+        _service("~/reset", TRIGGER, "forgets all frames, and where the grid was"),
+    ),
     "perception": (
         _in("camera/color/image_raw", IMAGE, "rgb8, bgr8, rgba8, bgra8 or mono8"),
         _in("camera/color/camera_info", INFO, "of a segmenter: for markers"),
@@ -194,6 +203,12 @@ INTERFACES: dict[str, tuple[Interface, ...]] = {
              "`tasks` (`class`, `probability`, `all`), `ms`, `age_ms`"),
         _out("~/classification/NAME", "vision_msgs/msg/Classification",
              "the same for each task, most probable first; where vision_msgs is installed"),
+        _out("~/triage", TEXT, "of a classifier for triage: JSON `stamp` (ns) and `frame` of the "
+             "picture, `score`, `reaches` (operating points), `findings`, `ms`, `age_ms`"),
+        _out("~/abnormality", "std_msgs/msg/Float32", "of a classifier for triage: the score, 0 to 1"),
+        _out("~/abnormality_map", IMAGE, "of a classifier for triage with exact maps: 32FC1, what "
+             "each cell adds to the logit of the score"),
+        _out("~/abnormality_overlay", IMAGE, "the same as a tint over the picture, rgb8"),
         _out("~/labels", IMAGE, "of a segmenter: 16UC1, 0 nothing, k the instance of id k"),
         _out("~/instances", TEXT, "of a segmenter: JSON `stamp` (ns) and `frame` of the picture, "
              "`instances` (`id`, `class`, `score`, `box`, `pixels`), `ms`, `age_ms`"),

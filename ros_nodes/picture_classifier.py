@@ -14,7 +14,8 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from std_msgs.msg import String
+from std_msgs.msg import Header, String
+from torch import nn
 
 from learning.image_set import open_image_set
 from perception.checkpoint import SavedClassifier, load_classifier
@@ -89,8 +90,15 @@ def read_calibration(folder: str, saved: SavedClassifier) -> NDArray[np.float32]
 class ClassifierEye:
     """A compiled classifier: pixels in, classes out."""
 
-    def __init__(self, saved: SavedClassifier, value: Mapping[str, Any]) -> None:
+    def __init__(
+        self, saved: SavedClassifier, value: Mapping[str, Any], network: nn.Module | None = None
+    ) -> None:
         """Compile a classifier as the parameters say, and warm it up.
+
+        Args:
+            saved: the classifier.
+            value: parameters of the node.
+            network: that runs in place of the classifier's own, with more behind its logits.
 
         Raises:
             ValueError: for a backend that is not installed, or bad calibration pictures.
@@ -107,9 +115,12 @@ class ClassifierEye:
             cache=Path(value["cache"]) if value["cache"] else None,
         )
         example = np.zeros((1, len(saved.mean), *saved.size), np.float32)
-        self._run: Compiled = compile_model(saved.model, example, config, calibration)
+        self._run: Compiled = compile_model(
+            saved.model if network is None else network, example, config, calibration
+        )
+        blank = np.zeros((*WARM_UP_SIZE, len(saved.mean)), np.uint8)
         for _ in range(WARM_UP):
-            self(np.zeros((*WARM_UP_SIZE, len(saved.mean)), np.uint8))
+            self.look(Picture(blank, Header(), 0))
 
     @property
     def channels(self) -> int:
@@ -135,13 +146,17 @@ class ClassifierEye:
         report = self.report
         return {"backend": report.backend, "precision": report.precision, "parity": self.parity}
 
-    def look(self, picture: Picture) -> Answer:
+    def look(self, picture: Picture) -> Any:
         """The answer about one picture."""
         return self(picture.pixels)
 
     def __call__(self, pixels: NDArray[np.uint8]) -> Answer:
         """Probabilities of all classes of all tasks for one picture `(H, W, C)`."""
-        return self.saved.read(self._run(self.saved.tensor(pixels[None]).numpy()))[0]
+        return self.saved.read(self.run(pixels))[0]
+
+    def run(self, pixels: NDArray[np.uint8]) -> Any:
+        """What the network gives for one picture `(H, W, C)`: one row."""
+        return self._run(self.saved.tensor(pixels[None]).numpy())
 
 
 class ClassVoice:

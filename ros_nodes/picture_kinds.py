@@ -5,17 +5,24 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from decisive.triage import Model
 from learning.checkpoint import find_shipped, read_checkpoint
+from perception.abnormality import TASK, has_maps
 from perception.checkpoint import METHOD as CLASSIFIER
 from perception.checkpoint import shipped_classifiers
 from perception.deep_mac.checkpoint import METHOD as SEGMENTER
 from perception.deep_mac.checkpoint import shipped_segmenters
 from ros_nodes import picture_classifier, picture_segmenter
 from ros_nodes.picture_input import Eye, Open, Voice
+from ros_nodes.picture_triage import TriageEye, TriageVoice
 
 
 def _classifier(value: Mapping[str, Any], open: Open) -> tuple[Eye, Voice]:
     saved = picture_classifier.load(value)
+    if TASK in saved.tasks:
+        triage = Model.load(value["checkpoint"])
+        maps = has_maps(triage.saved.model)
+        return TriageEye(triage, value), TriageVoice(triage, open, maps)
     eye = picture_classifier.ClassifierEye(saved, value)
     return eye, picture_classifier.ClassVoice(saved, open)
 

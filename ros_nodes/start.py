@@ -105,6 +105,11 @@ def navigator() -> int:
     return start("navigator")
 
 
+def forecast() -> int:
+    """Run a forecaster of occupancy."""
+    return start("forecast")
+
+
 def perception() -> int:
     """Run a classifier of pictures."""
     return start("perception")

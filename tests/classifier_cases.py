@@ -1,4 +1,4 @@
-"""A small classifier that tests of nodes share; nothing has trained it, whatever its scores say."""
+"""Small classifiers that tests of nodes share: untrained, whatever their scores say."""
 
 from __future__ import annotations
 
@@ -8,8 +8,11 @@ from typing import Any
 import torch
 
 from perception import create
+from perception.abnormality import CLASSES, TASK
 from perception.checkpoint import SavedClassifier, save_classifier
 
+TRIAGE_TASKS = {TASK: CLASSES, "dent": ("no", "yes"), "kind": ("bolt", "nut", "pin")}
+TRIAGE_POINTS = {"sensitive": 0.0, "never": 1.0}
 TASKS = {"fault type": ("none", "scratch", "dent"), "lit": ("no", "yes")}
 
 
@@ -34,6 +37,28 @@ def save_small(
         mean=(0.5,) * channels,
         std=(0.25,) * channels,
         scores={"accuracy": 0.5} if scored else {},
+    )
+    save_classifier(folder, saved, "# For tests\n")
+    return saved
+
+
+def save_triage(folder: Path, fit: str = "crop") -> SavedClassifier:
+    """Write a network for triage with exact maps into a folder."""
+    torch.manual_seed(0)
+    model = create(
+        "efficientnetv2_b0_quarter", n_classes=sum(map(len, TRIAGE_TASKS.values()))
+    ).eval()
+    with torch.no_grad():
+        model.classifier.weight.normal_(0.0, 3.0)  # type: ignore[union-attr,operator]
+    saved = SavedClassifier(
+        model=model,
+        backbone="efficientnetv2_b0_quarter",
+        overrides={},
+        tasks=TRIAGE_TASKS,
+        size=(64, 64),
+        mean=(0.5,) * 3,
+        std=(0.25,) * 3,
+        scores={"accuracy": 0.5, "triage": {"fit": fit, "points": TRIAGE_POINTS}},
     )
     save_classifier(folder, saved, "# For tests\n")
     return saved

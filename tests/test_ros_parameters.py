@@ -15,7 +15,7 @@ pytest.importorskip("rclpy")
 
 import rclpy
 import segmenter_cases
-from classifier_cases import save_small
+from classifier_cases import save_small, save_triage
 from rclpy.context import Context
 from rclpy.lifecycle import TransitionCallbackReturn
 from rclpy.parameter import Parameter as Setting
@@ -199,8 +199,10 @@ CASES = {
     "sim_base": [{}],
     "world_model": [{}],
     "navigator": [{}],
+    "forecast": [{}],
     "perception": [
         {"checkpoint": "classes", "backend": "torch"},
+        {"checkpoint": "triage", "backend": "torch"},
         {"checkpoint": "masks", "backend": "torch", "boxes": True},
     ],
 }
@@ -208,6 +210,7 @@ CASES = {
 
 SAVED = {
     "classes": lambda folder: save_small(folder / "classes"),
+    "triage": lambda folder: save_triage(folder / "triage"),
     "masks": lambda folder: save_segmenter(
         folder / "masks", segmenter_cases.saved(scores={"mask_iou": 0.5}), "# For tests\n"
     ),
@@ -232,7 +235,7 @@ def opened(node) -> set[tuple[str, str, str]]:
     }
     apart = {*EVERYWHERE, *NODE_SERVICES}
     return {
-        (way, re.sub(r"^(/objects|~/classification)/\w+$", r"\1/NAME", topic), kind)
+        (way, re.sub(r"^(/objects|/forecast|~/classification)/\w+$", r"\1/NAME", topic), kind)
         for way, topic, kind in found
         if topic not in apart
     }

@@ -1,0 +1,1 @@
+"""MetNet-2: probabilistic forecasts on grids, for rain and for occupancy."""

@@ -155,7 +155,11 @@ setup(
         "decisive": ["py.typed"],
         "envs": ["**/assets/**/*"],
         "learning": ["distillation/sets/**/*"],
-        "perception": ["checkpoints/**/*", "deep_mac/checkpoints/**/*"],
+        "perception": [
+            "checkpoints/**/*",
+            "deep_mac/checkpoints/**/*",
+            "mural/checkpoints/**/*",
+        ],
         "world_models": ["checkpoints/**/*", "pathdreamer/*.json"],
     },
     data_files=ROS_FILES,

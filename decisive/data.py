@@ -37,6 +37,7 @@ Examples:
   decisive data render-tabletop --out outputs/tabletop/train --frames 20000 --workers 2
   decisive data render-instances --out outputs/instances/train --frames 4000 --workers 2
   decisive data render-tasks --out outputs/tasks/train --frames 2000 --workers 2
+  decisive data render-captions --out outputs/captions/train --images 4000
   decisive data render-occupancy --out outputs/occupancy/train --sequences 200 --workers 2
   decisive data render-inspection --out outputs/inspection/train --frames 3000 --workers 2
 
@@ -114,6 +115,7 @@ def main(argv: Sequence[str]) -> int:
         "render-instances": _render_instances,
         "render-tasks": _render_tasks,
         "render-occupancy": _render_occupancy,
+        "render-captions": _render_captions,
         "render-inspection": _render_inspection,
     }
     if not argv or argv[0] in ("-h", "--help"):
@@ -225,6 +227,12 @@ def _render_tasks(argv: Sequence[str]) -> None:
     from decisive import render_tasks
 
     render_tasks.main(argv)
+
+
+def _render_captions(argv: Sequence[str]) -> None:
+    from decisive import render_captions
+
+    render_captions.main(argv)
 
 
 def _render_occupancy(argv: Sequence[str]) -> None:

@@ -189,8 +189,8 @@ INTERFACES: dict[str, tuple[Interface, ...]] = {
     "forecast": (
         _in("occupancy", GRID, "what is occupied now, in percent; -1 unknown"),
         _in("map", GRID, "walls and what else never moves, on the same cells; latched, optional"),
-        _out("forecast/NAME", GRID, "probability in percent that a cell will be occupied, one topic "
-             "a lead (`ahead_500ms`); `map_load_time` is when"),
+        _out("forecast/NAME", GRID, "probability in percent that a cell will be occupied, a topic "
+             "for each lead (`ahead_500ms`); `map_load_time` is when"),
         _out("/diagnostics", DIAGNOSTICS, "counts and times; 1 Hz"),
         _service("~/reset", TRIGGER, "forgets all frames, and where the grid was"),
     ),
@@ -205,7 +205,7 @@ INTERFACES: dict[str, tuple[Interface, ...]] = {
              "the same for each task, most probable first; where vision_msgs is installed"),
         _out("~/triage", TEXT, "of a classifier for triage: JSON `stamp` (ns) and `frame` of the "
              "picture, `score`, `reaches` (operating points), `findings`, `ms`, `age_ms`"),
-        _out("~/abnormality", "std_msgs/msg/Float32", "of a classifier for triage: the score, 0 to 1"),
+        _out("~/abnormality", "std_msgs/msg/Float32", "of a classifier for triage: its score"),
         _out("~/abnormality_map", IMAGE, "of a classifier for triage with exact maps: 32FC1, what "
              "each cell adds to the logit of the score"),
         _out("~/abnormality_overlay", IMAGE, "the same as a tint over the picture, rgb8"),

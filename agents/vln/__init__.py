@@ -1,5 +1,6 @@
 """Navigation by instructions: routes followed on a graph, paths ranked, views imagined."""
 
+from agents.vln.bitext import BitextConfig, Translations
 from agents.vln.checkpoint import SavedRanker, load_ranker, save_ranker
 from agents.vln.follower import InstructionFollower
 from agents.vln.navigator import Errand, Navigator, NavigatorConfig, Ranked, Walk
@@ -9,6 +10,7 @@ from agents.vln.training import CourseConfig, Route, train_ranker
 from agents.vln.vocabulary import Vocabulary
 
 __all__ = [
+    "BitextConfig",
     "CourseConfig",
     "DreamPlace",
     "Errand",
@@ -24,6 +26,7 @@ __all__ = [
     "RankerConfig",
     "Route",
     "SavedRanker",
+    "Translations",
     "Vocabulary",
     "Walk",
     "load_ranker",

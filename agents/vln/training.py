@@ -7,7 +7,9 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import nn
 
+from agents.vln.bitext import BitextConfig, BitextLoss, Translations
 from agents.vln.branches import Branches, Decision, branches, decisions
 from agents.vln.forest import plant
 from agents.vln.places import Place
@@ -160,6 +162,8 @@ def train_ranker(
     course: CourseConfig,
     config: TrainConfig,
     progress: Progress | None = None,
+    translations: Translations | None = None,
+    bitext: BitextConfig | None = None,
 ) -> dict[str, float]:
     """Train a ranker in place; it ends with the averaged weights, in evaluation mode.
 
@@ -169,13 +173,18 @@ def train_ranker(
         course: which decisions along them.
         config: budget, batch (decisions a step), learning rate, seed, average.
         progress: called every `config.log_every` steps.
+        translations: into a language that no route is described in; see `agents.vln.bitext`.
+        bitext: how they are learned; None for the usual way.
 
     Returns:
         `steps`, `cpu_seconds` and `loss` (mean over the last tenth of the steps).
     """
     torch.manual_seed(config.seed)
     drawn = Course(routes, course, config.seed)
-    parameters = FlatParameters(ranker, matrices_apart=config.weight_decay > 0)
+    rng = np.random.default_rng((config.seed, 1))
+    translate = BitextLoss(bitext or BitextConfig())
+    learned = ranker if translations is None else nn.ModuleList([ranker, translate])
+    parameters = FlatParameters(learned, matrices_apart=config.weight_decay > 0)
     optimiser = FlatAdamW(parameters, config.weight_decay)
     average = Ema(parameters, config.ema_decay or 0.0)
     losses: list[float] = []
@@ -183,6 +192,9 @@ def train_ranker(
     ranker.train()
     while spent < 1.0:
         loss = ranking_loss(ranker, plant(drawn.draw(config.batch_size)))
+        if translations is not None:
+            pairs = translations.draw(translate.config.batch_size, rng)
+            loss = loss + translate(ranker, pairs)
         parameters.zero_grad()
         loss.backward()
         if config.grad_clip is not None:

@@ -17,9 +17,10 @@ import tyro
 
 from decisive import provenance, tables
 from decisive.arguments import Flag, OptionalText, check_writable, parse
-from decisive.benchmarks import dreamed_study, house_study, symbolic_study
+from decisive.benchmarks import dreamed_study, house_study, language_study, symbolic_study
 from decisive.benchmarks.dreamed_study import DreamedPlan, DreamedStudy
 from decisive.benchmarks.house_study import HousePlan, HouseStudy
+from decisive.benchmarks.language_study import LanguagePlan, LanguageStudy
 from decisive.benchmarks.navigation_report import compare, results_rows
 from decisive.benchmarks.navigation_study import Study
 from decisive.benchmarks.symbolic_study import SymbolicPlan, SymbolicStudy
@@ -35,17 +36,23 @@ class Arguments:
     samples), an oracle that knows how houses are made, and Ground-Truth. On real Room-to-Room
     (--world r2r), whose annotations are looked for in the folder that DECISIVE_DATA names, they are
     lists of objects. With --world dreamed the arms are what a follower has learned in: some real
-    houses, these and dreamed ones, all of them real. Every training, and every arm of every seed,
-    is one file in --out or --work; what is there is not done again.
+    houses, these and dreamed ones, all of them real. With --world languages they are what a ranker
+    has learned from on Room-to-Room: routes in English, these and translation pairs of other
+    buildings, routes in English and Chinese; --language says in which the walks are told. Every
+    training, and every arm of every seed, is one file in --out or --work; what is there is not done
+    again.
 
     Examples:
       decisive benchmark navigation --world houses --predictability 1 --seeds 3
       decisive benchmark navigation --world r2r --seeds 3 --ranker-seconds 420
+      decisive benchmark navigation --world languages --language zh --horizon 1
       decisive benchmark navigation --world sketch --ranker-seconds 20 --views-seconds 10 --seeds 1
     """
 
     world: str = "houses"
-    """houses, dreamed, r2r, or sketch (synthetic, symbolic views)."""
+    """houses, dreamed, r2r, languages, or sketch (synthetic, symbolic views)."""
+    language: str = "zh"
+    """With --world languages, of the instructions walked: en or zh."""
     split: str | None = None
     """Where the arms walk; test in houses, val_unseen elsewhere, if not given."""
     predictability: float = 1.0
@@ -53,8 +60,8 @@ class Arguments:
     seeds: int = 3
     """Trainings, seeds 0 and up."""
     ranker_seconds: float | None = None
-    """CPU-seconds of a training of the ranker; 1200 in houses, 200 for dreamed, else 180, if not
-    given."""
+    """CPU-seconds of a training of the ranker; 1200 in houses, 200 for dreamed, 240 for languages,
+    else 180, if not given."""
     views_seconds: float | None = None
     """CPU-seconds of a training of the world model; 1500 in houses, else 60, if not given."""
     horizon: int = 3
@@ -104,7 +111,11 @@ class Arguments:
     @property
     def all_arms(self) -> tuple[str, ...]:
         """That the world has."""
-        arms = {"houses": house_study.ARMS, "dreamed": dreamed_study.ARMS}
+        arms = {
+            "houses": house_study.ARMS,
+            "dreamed": dreamed_study.ARMS,
+            "languages": language_study.ARMS,
+        }
         return arms.get(self.world, symbolic_study.ARMS)
 
     @property
@@ -113,7 +124,7 @@ class Arguments:
         named = self.all_arms if self.arms is None else self.arms.split(",")
         return tuple(sorted(named, key=(*self.all_arms, *named).index))
 
-    def plan(self) -> HousePlan | SymbolicPlan:
+    def plan(self) -> HousePlan | LanguagePlan | SymbolicPlan:
         """What decides the result of a seed."""
         if self.world in ("houses", "dreamed"):
             kind = HousePlan if self.world == "houses" else DreamedPlan
@@ -127,6 +138,14 @@ class Arguments:
                 walked=walked,
                 dreamer_seconds=self.views_seconds or kind.dreamer_seconds,
                 ranker_seconds=self.ranker_seconds or kind.ranker_seconds,
+            )
+        if self.world == "languages":
+            return LanguagePlan(
+                split=self.split or "val_unseen",
+                language=self.language,
+                horizon=self.horizon,
+                episodes=self.episodes,
+                ranker_seconds=self.ranker_seconds or 240.0,
             )
         return SymbolicPlan(
             world=self.world,
@@ -179,6 +198,8 @@ def make_study(arguments: Arguments, seed: int) -> Study:
     if isinstance(plan, HousePlan):
         return HouseStudy(plan, seed, work, arguments.workers)
     data = None if arguments.data is None else Path(arguments.data)
+    if isinstance(plan, LanguagePlan):
+        return LanguageStudy(plan, seed, work, data)
     return SymbolicStudy(plan, seed, work, data)
 
 
@@ -187,6 +208,8 @@ def _name(arguments: Arguments) -> str:
     world = arguments.world
     if isinstance(arguments.plan(), HousePlan):
         world += f"-p{percent:03d}"
+    if isinstance(arguments.plan(), LanguagePlan):
+        world += f"-{arguments.language}"
     return f"{world}-{arguments.plan().split}-h{arguments.horizon}"
 
 

@@ -15,6 +15,7 @@ from envs.indoor.metrics import score_path
 from envs.indoor.r2r_data import Instruction
 
 if TYPE_CHECKING:
+    from agents.vln.bitext import Translations
     from agents.vln.checkpoint import SavedRanker
     from agents.vln.places import Place
     from agents.vln.training import Route
@@ -59,6 +60,7 @@ def learn_ranker(
     features: Sequence[str],
     settings: Mapping[str, Any],
     title: str,
+    translations: Callable[[Vocabulary], Translations] | None = None,
 ) -> SavedRanker:
     """The ranker of a folder, trained if it is not there.
 
@@ -69,6 +71,7 @@ def learn_ranker(
         features: names of a heading's features; those of categories come first.
         settings: of `TrainConfig`.
         title: of the model card, with what the data are.
+        translations: into a language without routes, once words are numbered; None for none.
     """
     import torch
 
@@ -87,7 +90,9 @@ def learn_ranker(
         torch.set_num_threads(1)
         ranker = PathRanker(RankerConfig(len(features), len(vocabulary), dropout=0.2))
         ranker.name_features(spoken_features(vocabulary))
-        facts = train_ranker(ranker, routes(vocabulary), CourseConfig(per_route=4), config)
+        pairs = None if translations is None else translations(vocabulary)
+        course = CourseConfig(per_route=4)
+        facts = train_ranker(ranker, routes(vocabulary), course, config, translations=pairs)
         saved = SavedRanker(ranker, vocabulary, tuple(features), dict(facts))
         save_ranker(folder, saved, card(title, config.seed, facts))
     return load_ranker(folder)

@@ -189,7 +189,8 @@ def _build(document: Mapping[str, Any]) -> Pathdreamer:
 
 def shipped_world_models() -> dict[str, Path]:
     """Folders of the shipped world models by name."""
-    return list_checkpoints(CHECKPOINTS)
+    found = list_checkpoints(CHECKPOINTS)
+    return {name: path for name, path in found.items() if name.startswith(METHOD)}
 
 
 def _plain_card(model: Pathdreamer) -> str:

@@ -63,6 +63,8 @@ OF_THEIR_OWN = {
     "masks": "decisive.benchmarks.masks",
     "task-groups": "decisive.benchmarks.task_groups",
     "triage": "decisive.benchmarks.triage",
+    "retrieval": "decisive.benchmarks.retrieval",
+    "forecast": "decisive.benchmarks.forecast",
 }
 """Benchmarks that fill no table and have options of their own: modules whose `main(argv)` takes
 the words after the name."""
@@ -80,8 +82,9 @@ class Arguments:
     r2r runs one agent on Room-to-Room, navigation trains a navigator and asks what views of
     unvisited places are worth to it, dreams scores a world model, architecture searches for image
     classifiers, vision compares some, masks compares heads of instance masks, task-groups trains
-    every group of five tasks, triage asks whether an abnormal score is about the thing; they have
-    options of their own: decisive benchmark r2r --help.
+    every group of five tasks, triage asks whether an abnormal score is about the thing, forecast
+    scores forecasts of rain and occupancy, retrieval asks whether translations help languages
+    without captions; they have options of their own: decisive benchmark r2r --help.
 
     Examples:
       decisive benchmark tabletop --list
@@ -96,6 +99,8 @@ class Arguments:
       decisive benchmark vision --table tokens --core
       decisive benchmark masks --seeds 1
       decisive benchmark triage --seeds 1
+      decisive benchmark retrieval --seeds 1
+      decisive benchmark forecast --model metnet2-rain
     """
 
     suite: tyro.conf.Positional[
@@ -110,6 +115,8 @@ class Arguments:
             "masks",
             "task-groups",
             "triage",
+            "retrieval",
+            "forecast",
         ]
     ]
     """Which table."""

@@ -39,8 +39,10 @@ class Arguments:
       torchrun --nproc-per-node 2 -m decisive train --data push-diverse --method mse \
         --steps 5000 --out outputs/two-processes
 
-    World models: `decisive train pathdreamer --help`. Classifiers of images: `decisive train
-    classifier --help`. Instance masks: `decisive train segmenter --help`.
+    World models: `decisive train pathdreamer --help`. Forecasts on grids: `decisive train metnet2
+    --help`. Classifiers of images: `decisive train
+    classifier --help`. Instance masks: `decisive train segmenter --help`. Images and
+    texts in many languages: `decisive train mural --help`.
     """
 
     data: Annotated[Repeated, tyro.conf.arg(metavar="NAME")]
@@ -87,6 +89,14 @@ def main(argv: Sequence[str]) -> int:
         from decisive import train_segmenter
 
         return train_segmenter.main(argv[1:])
+    if list(argv[:1]) == ["metnet2"]:
+        from decisive import train_forecast
+
+        return train_forecast.main(argv[1:])
+    if list(argv[:1]) == ["mural"]:
+        from decisive import train_mural
+
+        return train_mural.main(argv[1:])
     arguments = parse(Arguments, argv, "train")
     recipe = Recipe("", "") if arguments.recipe is None else find_recipe(arguments.recipe)
     method = arguments.method or recipe.method

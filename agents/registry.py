@@ -14,6 +14,7 @@ from agents.explicit.diffusion import DiffusionPolicy
 from agents.explicit.mdn import MdnPolicy
 from agents.explicit.mse import MsePolicy
 from agents.implicit_bc.policy import ImplicitPolicy
+from agents.kernel_ridge.policy import KernelPolicy
 from agents.policy import Policy
 from agents.spec import PolicySpec
 from agents.tanh_mlp import read_tanh_mlp
@@ -36,7 +37,7 @@ def _registry(*classes: type[Policy]) -> dict[str, type[Policy]]:
 
 
 POLICIES: dict[str, type[Policy]] = _registry(
-    ImplicitPolicy, MsePolicy, MdnPolicy, BinnedPolicy, DiffusionPolicy
+    ImplicitPolicy, MsePolicy, MdnPolicy, BinnedPolicy, DiffusionPolicy, KernelPolicy
 )
 """Every method. Adding one is a module, a row here and a test."""
 

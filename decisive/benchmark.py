@@ -65,6 +65,7 @@ OF_THEIR_OWN = {
     "triage": "decisive.benchmarks.triage",
     "retrieval": "decisive.benchmarks.retrieval",
     "forecast": "decisive.benchmarks.forecast",
+    "distill": "decisive.benchmarks.distill",
 }
 """Benchmarks that fill no table and have options of their own: modules whose `main(argv)` takes
 the words after the name."""
@@ -84,7 +85,8 @@ class Arguments:
     classifiers, vision compares some, masks compares heads of instance masks, task-groups trains
     every group of five tasks, triage asks whether an abnormal score is about the thing, forecast
     scores forecasts of rain and occupancy, retrieval asks whether translations help languages
-    without captions; they have options of their own: decisive benchmark r2r --help.
+    without captions, distill what few points are worth; they have options of their own: decisive
+    benchmark r2r --help.
 
     Examples:
       decisive benchmark tabletop --list
@@ -101,6 +103,7 @@ class Arguments:
       decisive benchmark triage --seeds 1
       decisive benchmark retrieval --seeds 1
       decisive benchmark forecast --model metnet2-rain
+      decisive benchmark distill --only insertion --seeds 1
     """
 
     suite: tyro.conf.Positional[
@@ -117,6 +120,7 @@ class Arguments:
             "triage",
             "retrieval",
             "forecast",
+            "distill",
         ]
     ]
     """Which table."""

@@ -16,7 +16,9 @@ if TYPE_CHECKING:
     from decisive.evaluation import EvaluationConfig
 
 MAX_RETRIES = 5
-"""How often an episode is started again after its worker died."""
+"""How often an episode or a tile is started again after its worker died."""
+STARTS = 3
+"""How often a local cluster is started before this is given up."""
 
 
 def run_on_ray(config: EvaluationConfig, seeds: list[int]) -> Iterator[Episode]:
@@ -43,7 +45,7 @@ def run_on_ray(config: EvaluationConfig, seeds: list[int]) -> Iterator[Episode]:
         raise ValueError("--ray needs Ray: pip install 'decisive[cluster]'") from error
     from decisive.evaluation import policy_files
 
-    _connect(config)
+    connect(str(config.ray), config.workers)
     try:
         files = ray.put(policy_files(config.policy))
         task = ray.remote(num_cpus=1, max_retries=MAX_RETRIES)(_episode)
@@ -61,7 +63,16 @@ def run_on_ray(config: EvaluationConfig, seeds: list[int]) -> Iterator[Episode]:
         ray.shutdown()
 
 
-def _connect(config: EvaluationConfig) -> None:
+def connect(address: str, workers: int) -> None:
+    """Connect this process to Ray; `ray.shutdown()` undoes it.
+
+    Args:
+        address: `local`, or that of a cluster.
+        workers: tasks at a time of a local one.
+
+    Raises:
+        OSError: if the cluster is not there.
+    """
     import ray
 
     # The root of the source, for workers that do not start in it; one thread an episode.
@@ -76,16 +87,32 @@ def _connect(config: EvaluationConfig) -> None:
         "log_to_driver": False,
         "logging_level": "error",
     }
-    if config.ray == "local":
-        ray.init(num_cpus=config.workers, include_dashboard=False, **common)
+    if address == "local":
+        _start(num_cpus=workers, include_dashboard=False, **common)
         return
-    _knock(str(config.ray))
+    _knock(address)
     try:
-        ray.init(address=config.ray, **common)
+        ray.init(address=address, **common)
     except (ConnectionError, RuntimeError, ValueError) as error:
         raise OSError(
-            f"no Ray cluster at {config.ray!r} (start one with `ray start --head`): {error}"
+            f"no Ray cluster at {address!r} (start one with `ray start --head`): {error}"
         ) from error
+
+
+def _start(**settings: Any) -> None:
+    """Start a cluster of this machine; Ray gives its own processes 30 s, a busy one needs more."""
+    import ray
+
+    for attempt in range(STARTS):
+        try:
+            ray.init(**settings)
+            return
+        except Exception as error:  # Ray has no kind of its own for this
+            if "timed out during startup" not in str(error):
+                raise
+            ray.shutdown()
+            if attempt == STARTS - 1:
+                raise OSError("Ray did not start in time: is this machine very busy?") from error
 
 
 def _knock(address: str) -> None:

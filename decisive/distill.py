@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import tempfile
 import time
 from collections.abc import Sequence
@@ -14,24 +15,30 @@ import tyro
 
 from decisive import provenance
 from decisive.arguments import Flag, OptionalText, check_writable, parse
+from decisive.options import nested_options
 from decisive.progress import progress
 from decisive.statistics import wilson_interval
 
 if TYPE_CHECKING:
+    from agents.kernel_ridge import KernelPolicy
     from decisive.distill_data import Prepared
     from learning.distillation.distilled import Distilled, Scores
     from learning.distillation.kernel_config import KernelConfig
     from learning.distillation.kip import KipConfig
+    from learning.distillation.tile_work import TileWork
 
 Method = Literal["kip", "label-solve", "random", "kmeans", "herding"]
 Kernel = Literal["fc", "convnet", "convnet3", "myrtle5", "myrtle7", "myrtle10"]
 NATURAL_MOST = 5000
+TILES = "tiles"
+"""Folder of finished tiles of a run on Ray, until it is over."""
 Name = Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="DATA")]
+Setting = Annotated[tyro.conf.UseAppendAction[tuple[str, ...]], tyro.conf.arg(metavar="NAME=VALUE")]
 
 
 @dataclass(frozen=True)
 class Arguments:
-    """Distil a data set to a few points: what a kernel learns from them it can tell of all others.
+    r"""Distil a data set to a few points: what a kernel learns from them it can tell of all others.
 
     DATA is mnist or cifar10 in the folder that DECISIVE_DATA names, a folder of labelled images as
     `decisive data render-tabletop` writes it, or demonstrations: a Minari data set or a file.
@@ -42,12 +49,20 @@ class Arguments:
     an image's pixels in time and memory: on a CPU they are for small images. Points that finite
     networks shall learn from too are best made with --regulariser 1e-2.
 
+    With --policy, demonstrations are distilled as the policy `kernel` sees them, and the policy is
+    written beside the set: `decisive evaluate --policy FOLDER/policy`. With --ray, tiles of kernels
+    and their backward passes are computed on a Ray cluster, which changes no number by more than
+    rounding; tiles that are finished survive a kill.
+
     Examples:
       decisive distill mnist --per-class 10 --json
       decisive distill mnist --per-class 1 --natural --out outputs/mnist-10
       decisive distill cifar10 --per-class 10 --steps 300 --batch 5000 --zca --out outputs/cifar
       decisive distill outputs/tabletop/train --task object --per-class 5 --method label-solve
       decisive distill insertion-demos --points 500 --out outputs/insertion-500
+      decisive distill insertion-demos --points 500 --method label-solve --policy --depth 2 \
+        --regulariser 1e-4 --set-policy frame=slot1 --set-policy relations=True --out outputs/few
+      decisive distill cifar10 --per-class 1 --kernel convnet --ray HOST:6379 --out outputs/conv
     """
 
     data: Name
@@ -97,6 +112,14 @@ class Arguments:
     """Compute kip in float32: about twice as fast, less exact."""
     device: str = "cpu"
     """Where kip computes: cpu, cuda or auto."""
+    policy: Flag = False
+    """Distil demonstrations as the policy `kernel` sees them, and write it to FOLDER/policy."""
+    set_policy: Setting = ()
+    """Of --policy: its setting, such as frame=slot1 or gate=hold; once for each."""
+    ray: OptionalText = None
+    """'local', or the address of a Ray cluster: kernels are computed there."""
+    workers: int = 1
+    """Of --ray local: processes."""
     memory: int = 512
     """MiB that kernels may take beside points and results."""
     out: Annotated[OptionalText, tyro.conf.arg(metavar="FOLDER")] = None
@@ -111,7 +134,9 @@ class Arguments:
         """Refuse what cannot be."""
         if self.per_class is not None and self.points is not None:
             raise ValueError("give --per-class or --points, not both")
-        for name in ("per_class", "points", "memory", "steps", "batch"):
+        if self.set_policy and not self.policy:
+            raise ValueError("--set-policy is of --policy")
+        for name in ("per_class", "points", "memory", "steps", "batch", "workers"):
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise ValueError(f"--{name.replace('_', '-')} must be at least 1, got {value}")
@@ -132,21 +157,49 @@ def main(argv: Sequence[str]) -> int:
     kernel = named_kernel(arguments.kernel, arguments.depth, arguments.kind)
     if arguments.network and kernel.convs:
         raise ValueError("--network trains fully connected networks: say --kernel fc")
-    data = prepare(
-        arguments.data, arguments.held_out, arguments.task, arguments.zca, arguments.seed
-    )
+    policy = None
+    if arguments.policy:
+        data, policy = _seen(arguments, kernel)
+    else:
+        data = prepare(
+            arguments.data, arguments.held_out, arguments.task, arguments.zca, arguments.seed
+        )
     kernel.check_shape(tuple(data.train.points.shape[1:]))
     command = provenance.command("distill", argv)
     with tempfile.TemporaryDirectory() as scratch:
         out = Path(arguments.out or scratch)
-        told = run(arguments, kernel, data, out, command)
+        told = run(arguments, kernel, data, out, command, policy)
     told["path"] = None if arguments.out is None else str(Path(arguments.out) / "last")
     print(json.dumps(told, indent=2) if arguments.json else lines(told))
     return 0
 
 
+def _seen(arguments: Arguments, kernel: KernelConfig) -> tuple[Prepared, KernelPolicy]:
+    """Demonstrations as the policy sees them."""
+    from decisive.distill_policy import prepare_seen
+
+    for name in ("task", "held_out", "zca", "augment"):
+        if getattr(arguments, name):
+            raise ValueError(f"--{name.replace('_', '-')} does not go with --policy")
+    if kernel.convs:
+        raise ValueError("--policy is of fully connected kernels: say --kernel fc")
+    settings = {
+        "depth": kernel.depth,
+        "kind": kernel.kind,
+        "regulariser": arguments.regulariser,
+        "seed": arguments.seed,
+        **nested_options(arguments.set_policy),
+    }
+    return prepare_seen(arguments.data, settings)
+
+
 def run(
-    arguments: Arguments, kernel: KernelConfig, data: Prepared, out: Path, command: str
+    arguments: Arguments,
+    kernel: KernelConfig,
+    data: Prepared,
+    out: Path,
+    command: str,
+    policy: KernelPolicy | None = None,
 ) -> dict[str, Any]:
     """Distil, score, write and tell.
 
@@ -156,15 +209,21 @@ def run(
         data: what to distil.
         out: folder to write to.
         command: as the user gave it.
+        policy: that sees the points, to be written too.
     """
     from decisive.distill_card import write
+    from decisive.distill_cluster import tile_work
     from learning.distillation.distilled import score
 
     began = time.process_time()
-    distilled, facts = make(arguments, kernel, data, out)
-    facts["cpu_seconds"] = round(facts.get("cpu_seconds", time.process_time() - began), 2)
-    ridge = distilled.ridge(max_bytes=arguments.memory * 2**20)
-    scores = score(ridge, data.held_out, data.held_out_points)
+    finished = out / TILES
+    with tile_work(
+        arguments.ray, arguments.workers, None if arguments.out is None else finished
+    ) as work:
+        distilled, facts = make(arguments, kernel, data, out, work)
+        facts["cpu_seconds"] = round(facts.get("cpu_seconds", time.process_time() - began), 2)
+        ridge = distilled.ridge(max_bytes=arguments.memory * 2**20, work=work)
+        scores = score(ridge, data.held_out, data.held_out_points)
     told = _told(arguments, distilled, facts, scores)
     if arguments.natural:
         told["natural"] = natural(arguments, kernel, data, scores.value, len(distilled))
@@ -173,11 +232,20 @@ def run(
     told["versions"], told["commit"] = provenance.versions(), provenance.commit()
     if arguments.out is not None:
         told["pictures"] = write(out, distilled, told, data, command)
+        if policy is not None:
+            from decisive.distill_policy import write_policy
+
+            told["policy"] = write_policy(policy, distilled, out, told, data, command)
+        shutil.rmtree(finished, ignore_errors=True)
     return told
 
 
 def make(
-    arguments: Arguments, kernel: KernelConfig, data: Prepared, out: Path
+    arguments: Arguments,
+    kernel: KernelConfig,
+    data: Prepared,
+    out: Path,
+    work: TileWork | None = None,
 ) -> tuple[Distilled, dict[str, Any]]:
     """The distilled set, and how it came to be."""
     from learning.distillation.distilled import Distilled
@@ -200,12 +268,15 @@ def make(
             out,
             resume=not arguments.fresh,
             progress=False if arguments.json else None,
+            work=work,
         )
         return result.distilled, {"steps": result.step, "cpu_seconds": result.cpu_seconds}
     kept = prepared.take(first)
     points, labels = kept.points.double(), kept.targets.double()
     if method == "label-solve":
-        ridge = fit_ridge(kernel, points, labels, arguments.regulariser, arguments.memory * 2**20)
+        ridge = fit_ridge(
+            kernel, points, labels, arguments.regulariser, arguments.memory * 2**20, work
+        )
         labels = ridge.solved(prepared.points, prepared.targets)
     distilled = Distilled(
         points,
@@ -349,4 +420,5 @@ def lines(told: dict[str, Any]) -> str:
             f"a finite network: {100 * both['distilled']:.1f}% from these, "
             f"{100 * both['natural']:.1f}% from as many natural points"
         )
-    return "\n".join(rows + [told["path"]] * (told["path"] is not None))
+    paths = [told.get("policy"), told["path"]]
+    return "\n".join(rows + [path for path in paths if path is not None])

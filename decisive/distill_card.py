@@ -49,7 +49,13 @@ def write(
     return pictures
 
 
-def card(distilled: Distilled, told: Mapping[str, Any], data: Prepared, command: str) -> str:
+def card(
+    distilled: Distilled,
+    told: Mapping[str, Any],
+    data: Prepared,
+    command: str,
+    policy: bool = False,
+) -> str:
     """The card, in Markdown.
 
     Args:
@@ -57,15 +63,20 @@ def card(distilled: Distilled, told: Mapping[str, Any], data: Prepared, command:
         told: results.
         data: what was distilled.
         command: that made it.
+        policy: whether it is the card of the policy that the points make.
     """
     shape = " x ".join(map(str, distilled.points.shape[1:]))
     versions = ", ".join(f"{key} {value}" for key, value in told["versions"].items())
     lines = [
-        "# Distilled data",
+        "# Kernel policy from distilled demonstrations" if policy else "# Distilled data",
         "",
         f"{len(distilled)} points of {shape} numbers with {len(distilled.names)} labels each, "
         f"which stand for {len(data.train):,}. Made by Decisive ({told['method']}); to be read by "
-        "`learning.distillation.load_distilled`, whose `ridge()` predicts.",
+        + (
+            "`agents.load_policy`, whose `act` predicts."
+            if policy
+            else "`learning.distillation.load_distilled`, whose `ridge()` predicts."
+        ),
         "",
         "## Data",
         "",

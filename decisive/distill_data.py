@@ -103,3 +103,22 @@ def _demonstrations(
         held = rest
     train = demonstration_examples(demos)
     return train, demonstration_examples(held, like=train)
+
+
+def prepare_validation(data: Prepared, n: int) -> Prepared:
+    """The same training data, the last of them held out to choose settings by.
+
+    Files may be sorted by class, so that which are the last is drawn, the same for everybody.
+
+    Args:
+        data: as `prepare` returns them; what it is scored by is not looked at.
+        n: how many to hold out.
+
+    Raises:
+        ValueError: if there are not so many.
+    """
+    rest, held = held_out(data.train, n / len(data.train), seed=0)
+    fitted = fit_preprocessing(rest.points, data.preprocessing.whitening is not None)
+    return Prepared(
+        rest, held, fitted, fitted(rest.points), fitted(held.points), mirrors=data.mirrors
+    )

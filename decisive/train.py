@@ -36,13 +36,14 @@ class Arguments:
       decisive train --data outputs/slots1.npz --data outputs/slots2.npz --method ibc \
         --cpu-minutes 10 --set-policy width=128 --set-policy dfo.n_samples=512 --out outputs/ins
       decisive train --data push-diverse --recipe block-push-mdn --seed 1 --out outputs/mdn
+      decisive train --data insertion --method kernel --set-policy points=500 \
+        --set-policy frame=slot1 --set-policy relations=True --out outputs/kernel
       torchrun --nproc-per-node 2 -m decisive train --data push-diverse --method mse \
         --steps 5000 --out outputs/two-processes
 
     World models: `decisive train pathdreamer --help`. Forecasts on grids: `decisive train metnet2
-    --help`. Classifiers of images: `decisive train
-    classifier --help`. Instance masks: `decisive train segmenter --help`. Images and
-    texts in many languages: `decisive train mural --help`.
+    --help`. Classifiers of images: `decisive train classifier --help`. Instance masks: `decisive
+    train segmenter --help`. Images and texts in many languages: `decisive train mural --help`.
     """
 
     data: Annotated[Repeated, tyro.conf.arg(metavar="NAME")]
@@ -50,7 +51,7 @@ class Arguments:
     out: Annotated[str, tyro.conf.arg(metavar="FOLDER")]
     """Folder of the run."""
     method: OptionalText = None
-    """ibc, mse, mdn, binned or diffusion."""
+    """ibc, mse, mdn, binned, diffusion, or kernel: in closed form, without training steps."""
     recipe: OptionalText = None
     """Settings of the benchmarks by name, such as block-insertion-ibc; others override them."""
     steps: int | None = None
@@ -104,6 +105,8 @@ def main(argv: Sequence[str]) -> int:
         raise ValueError("name a method (--method ibc) or a recipe (--recipe block-push-ibc)")
     if recipe.method and method != recipe.method:
         raise ValueError(f"recipe {arguments.recipe} trains {recipe.method}, not {method}")
+    if method == "kernel" and (arguments.steps is not None or arguments.cpu_minutes is not None):
+        raise ValueError("kernel takes no training steps: leave out --steps and --cpu-minutes")
 
     # torch and everything above it take seconds to load: not before the arguments are read.
     from decisive.training import TrainingRun, run_training
@@ -156,11 +159,14 @@ def _report(arguments: Arguments, result: dict[str, Any]) -> None:
     for row in result["history"]:
         final |= row
     print(f"{result['step']} steps in {result['cpu_seconds']:.1f} CPU-seconds")
-    shown = ("loss", "validation/accuracy", "validation/expert_rank", "validation/action_error")
+    measures = ("accuracy", "expert_rank", "action_error", "explained", "beyond")
+    shown = ("loss", *(f"validation/{name}" for name in measures))
     for name in shown:
         if name in final:
             print(f"{name}: {final[name]:.4g}")
-    if result["best_score"] is None:
+    if result["method"] == "kernel":
+        print("fitted in closed form; no episodes: there was nothing to choose between")
+    elif result["best_score"] is None:
         asked = arguments.selection_episodes != 0
         print("no episodes: " + ("the data name no environment" if asked else "none asked for"))
     else:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -13,7 +14,9 @@ import torch
 from torch import nn
 
 from agents import Policy, make_policy, save_policy
+from agents.kernel_ridge import KernelPolicy
 from decisive import provenance
+from decisive.distill_policy import fit_and_save
 from decisive.episodes import Episode, PolicyActor, observation_shapes, run_episodes
 from decisive.model_card import CardFacts, card
 from decisive.options import make_env
@@ -79,11 +82,14 @@ def run_training(
     """
     demos = load_data(run.data, run.episodes)
     torch.manual_seed(run.train.seed)  # the initial weights come from the global generator
-    policy = make_policy(run.method, demos, run.policy)
+    began = time.process_time()
+    settings = {"seed": run.train.seed, **run.policy} if run.method == "kernel" else run.policy
+    policy = make_policy(run.method, demos, settings)
+    fitting = time.process_time() - began
     selection = Selection.of(demos, run.selection_episodes)
     facts = CardFacts(
         method=run.method,
-        parameters=sum(p.numel() for p in policy.parameters() if p.requires_grad),
+        parameters=_n_weights(policy),
         data=run.data,
         meta=demos.meta,
         command=run.command,
@@ -94,6 +100,8 @@ def run_training(
     try:
         if selection is not None:
             selection.check(demos)
+        if isinstance(policy, KernelPolicy):  # fitted already: there are no steps
+            return fit_and_save(policy, demos, run.out, partial(_save, facts=facts), fitting)
         return train(
             policy,
             demos,
@@ -107,6 +115,13 @@ def run_training(
     finally:
         if selection is not None:
             selection.close()
+
+
+def _n_weights(policy: Policy) -> int:
+    """Numbers that training finds; of a kernel policy its points and their actions."""
+    if isinstance(policy, KernelPolicy):
+        return policy.points.numel() + policy.labels.numel()
+    return sum(p.numel() for p in policy.parameters() if p.requires_grad)
 
 
 def load_data(names: Sequence[str], episodes: int | None) -> Demonstrations:

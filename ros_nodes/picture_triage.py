@@ -20,7 +20,7 @@ from std_msgs.msg import Float32, String
 from torch import Tensor, nn
 
 from decisive.triage import Model, sigmoid
-from decisive.triage_images import fit_picture
+from decisive.triage_images import Fit, fit_picture
 from decisive.triage_page import heat_overlay
 from perception.abnormality import (
     TASK,
@@ -80,7 +80,7 @@ class TriageEye(ClassifierEye):
         Raises:
             ValueError: for a backend that is not installed, or half precision with maps.
         """
-        self._fit = triage.fit
+        self._fit: Fit = triage.fit
         self._cells: tuple[int, int] | None = None
         self._logits = sum(map(len, triage.saved.tasks.values()))
         network: nn.Module = triage.saved.model

@@ -25,8 +25,11 @@ SMALL: dict[str, dict[str, Any]] = {
     "mdn": {"n_components": 3},
     "binned": {"n_bins": 8, "head_width": 16},
     "diffusion": {"n_train_steps": 10, "n_steps": 3, "head_width": 16, "head_depth": 1},
+    "kernel": {"points": 20},
 }
 """Settings that make every method quick; a new method needs a row."""
+STATES_ONLY = ("kernel",)
+"""Methods that see states alone, and are fitted without gradients: `test_kernel_policy`."""
 
 
 def small_config(method: str, **changes: Any) -> dict[str, Any]:

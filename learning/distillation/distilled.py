@@ -20,6 +20,7 @@ from learning.distillation.examples import Examples
 from learning.distillation.kernel_config import KernelConfig
 from learning.distillation.preprocessing import Preprocessing
 from learning.distillation.ridge import REGULARISER, KernelRidge, fit_ridge
+from learning.distillation.tile_work import TileWork
 from learning.distillation.tiles import MAX_BYTES
 
 METHOD = "distilled"
@@ -93,18 +94,24 @@ class Distilled:
         """Memory that points and labels take."""
         return sum(part.numel() * part.element_size() for part in (self.points, self.labels))
 
-    def ridge(self, dtype: torch.dtype = torch.float64, max_bytes: int = MAX_BYTES) -> KernelRidge:
+    def ridge(
+        self,
+        dtype: torch.dtype = torch.float64,
+        max_bytes: int = MAX_BYTES,
+        work: TileWork | None = None,
+    ) -> KernelRidge:
         """The regression that the points make.
 
         Args:
             dtype: of its computation.
             max_bytes: bound on the memory of kernels.
+            work: who computes tiles of kernels; None: this process.
 
         Raises:
             ValueError: if the kernel matrix is singular.
         """
         points, labels = self.points.to(dtype), self.labels.to(dtype)
-        return fit_ridge(self.kernel, points, labels, self.regulariser, max_bytes)
+        return fit_ridge(self.kernel, points, labels, self.regulariser, max_bytes, work)
 
     def class_of(self) -> Tensor:
         """`(n,)` the class that each point speaks for most."""

@@ -24,6 +24,7 @@ from learning.distillation.examples import Draw, Examples
 from learning.distillation.kernel_config import KernelConfig
 from learning.distillation.preprocessing import Preprocessing
 from learning.distillation.ridge import REGULARISER, factor, fit_ridge, predict
+from learning.distillation.tile_work import TileWork
 from learning.distillation.tiles import MAX_BYTES, kernel
 from learning.run import Run, isolated
 from learning.train_config import TrainConfig
@@ -128,6 +129,7 @@ def kip_loss(
     targets: Tensor,
     regulariser: float,
     max_bytes: int = MAX_BYTES,
+    work: TileWork | None = None,
 ) -> Tensor:
     """Half the mean squared error of targets predicted from the support, eq. 7.
 
@@ -138,9 +140,10 @@ def kip_loss(
         targets: `(m, K)`.
         regulariser: in units of the mean of the kernel's diagonal.
         max_bytes: bound on the memory of a kernel.
+        work: who computes tiles of kernels; None: this process.
     """
-    lower = factor(kernel(config, support.points, max_bytes=max_bytes), regulariser)
-    k_ts = kernel(config, points, support.points, max_bytes)
+    lower = factor(kernel(config, support.points, None, max_bytes, work), regulariser)
+    k_ts = kernel(config, points, support.points, max_bytes, work)
     return 0.5 * (predict(k_ts, lower, support.labels) - targets).square().mean()
 
 
@@ -156,6 +159,7 @@ def distil(
     *,
     save: SaveFunction | None = None,
     progress: bool | None = None,
+    work: TileWork | None = None,
 ) -> KipResult:
     """Distil examples to a few points.
 
@@ -173,6 +177,7 @@ def distil(
         resume: whether to go on with a run found there.
         save: writes a set, `save(distilled, folder, training)`; None writes none.
         progress: whether to draw a bar; None where standard output is a terminal.
+        work: who computes tiles of kernels; None: this process. It changes no number.
 
     Raises:
         ValueError: if points do not fit the network, the kernel matrix becomes singular, or `out`
@@ -184,12 +189,15 @@ def distil(
         raise ValueError("augmentation is for images; leave it out")
     with isolated(config.threads):
         run = _Run(kernel_config, train, held_out, preprocessing, first, config, Path(out), save)
+        run.work = work
         run.start(resume)
         history = run.train(progress)
         return KipResult(run.distilled(), run.at.step, run.at.seconds, history)
 
 
 class _Run(Run[KipConfig]):
+    work: TileWork | None = None
+
     def __init__(
         self,
         kernel_config: KernelConfig,
@@ -231,7 +239,13 @@ class _Run(Run[KipConfig]):
         points, targets = self._batch(self.at.step)
         config = self.config
         loss = kip_loss(
-            self.kernel, self.support, points, targets, config.regulariser, config.max_bytes
+            self.kernel,
+            self.support,
+            points,
+            targets,
+            config.regulariser,
+            config.max_bytes,
+            self.work,
         )
         self.descend(loss, fraction)
         return {"loss": loss.detach()}
@@ -244,6 +258,7 @@ class _Run(Run[KipConfig]):
             self.support.labels.detach(),
             config.regulariser,
             config.max_bytes,
+            self.work,
         )
         found = score(ridge, self.held, self.held_points)
         name = "accuracy" if found.accuracy is not None else "explained"

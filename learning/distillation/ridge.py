@@ -8,13 +8,16 @@ kernel and size.
 """
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor
 
 from learning.distillation.kernel_config import KernelConfig
 from learning.distillation.kernels import kernel_diagonal
+from learning.distillation.tile_work import TileWork
 from learning.distillation.tiles import MAX_BYTES, kernel
 
 REGULARISER = 1e-6
@@ -99,6 +102,7 @@ class KernelRidge:
         labels: `(n, C)`.
         lower: `(n, n)` factor of its regularised kernel.
         max_bytes: bound on the memory of kernels.
+        work: who computes tiles of kernels; None: this process.
     """
 
     config: KernelConfig
@@ -106,12 +110,18 @@ class KernelRidge:
     labels: Tensor
     lower: Tensor
     max_bytes: int = MAX_BYTES
+    work: TileWork | None = None
+
+    @cached_property
+    def weights(self) -> Tensor:
+        """`(n, C)`, what the kernel with each point is multiplied by."""
+        with torch.inference_mode(False), torch.no_grad():
+            return torch.cholesky_solve(self.labels, self.lower)
 
     @torch.no_grad()
     def mean(self, x: Tensor) -> Tensor:
         """Predictive mean `(m, C)` of points `(m, ...)`."""
-        weights = torch.cholesky_solve(self.labels, self.lower)
-        return torch.cat([self._kernel(part) @ weights for part in self._parts(x)])
+        return torch.cat([self._kernel(part) @ self.weights for part in self._parts(x)])
 
     @torch.no_grad()
     def variance(self, x: Tensor) -> Tensor:
@@ -133,12 +143,14 @@ class KernelRidge:
         return solve_labels(k_ts, self.lower, targets.to(k_ts))
 
     def _kernel(self, x: Tensor) -> Tensor:
-        return kernel(self.config, x.to(self.points), self.points, self.max_bytes)
+        return kernel(self.config, x, self.points, self.max_bytes, self.work)
 
-    def _parts(self, x: Tensor) -> tuple[Tensor, ...]:
-        """Rows whose kernel with the support stays within the memory."""
+    def _parts(self, x: Tensor) -> Iterator[Tensor]:
+        """Rows whose kernel with the support stays within the memory, in its precision."""
         row = len(self.points) * self.points.element_size() + x[0].numel() * 8
-        return x.split(max(1, min(10_000, self.max_bytes // row)))
+        # A variance is a small difference of large numbers: not in the float32 that x may be.
+        for part in x.split(max(1, min(10_000, self.max_bytes // row))):
+            yield part.to(self.points)
 
 
 @torch.no_grad()
@@ -148,6 +160,7 @@ def fit_ridge(
     labels: Tensor,
     regulariser: float = REGULARISER,
     max_bytes: int = MAX_BYTES,
+    work: TileWork | None = None,
 ) -> KernelRidge:
     """Fit a regression to a support.
 
@@ -157,6 +170,7 @@ def fit_ridge(
         labels: `(n, C)`.
         regulariser: in units of the mean of the kernel's diagonal.
         max_bytes: bound on the memory of kernels.
+        work: who computes tiles of kernels; None: this process.
 
     Raises:
         ValueError: if shapes do not fit, values are not finite, or the kernel matrix is singular.
@@ -165,5 +179,5 @@ def fit_ridge(
         raise ValueError(f"labels must be ({len(points)}, C), got {tuple(labels.shape)}")
     if not bool(torch.isfinite(labels).all()):
         raise ValueError("labels must be finite, got NaN or infinite values")
-    lower = factor(kernel(config, points, max_bytes=max_bytes), regulariser)
-    return KernelRidge(config, points, labels.to(points), lower, max_bytes)
+    lower = factor(kernel(config, points, None, max_bytes, work), regulariser)
+    return KernelRidge(config, points, labels.to(points), lower, max_bytes, work)

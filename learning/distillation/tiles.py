@@ -1,12 +1,12 @@
 """Kernels of any number of points in bounded memory, tile by tile.
 
 A tile is a pure function of the network and of the points of its sides (`kernels.kernel_tile`), so
-it does not matter in which order, or where, tiles are computed. The backward pass computes each
-tile once more rather than keep what it is made of.
+it does not matter in which order, or where (`tile_work`), tiles are computed. The backward pass
+computes each tile once more rather than keep what it is made of.
 """
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,9 +16,11 @@ from torch.autograd.function import once_differentiable
 
 from learning.distillation.kernel_config import KernelConfig
 from learning.distillation.kernels import kernel_tile
+from learning.distillation.tile_work import Job, TileWork, do_here
 
 MAX_BYTES = 2**29
 """Memory for the inside of a tile, where nothing else is said."""
+Work = Callable[[Iterable[Job]], Iterator[tuple[Tensor, ...]]]
 
 
 @dataclass(frozen=True)
@@ -35,7 +37,11 @@ class Tile:
 
 
 def kernel(
-    config: KernelConfig, x: Tensor, y: Tensor | None = None, max_bytes: int = MAX_BYTES
+    config: KernelConfig,
+    x: Tensor,
+    y: Tensor | None = None,
+    max_bytes: int = MAX_BYTES,
+    work: TileWork | None = None,
 ) -> Tensor:
     """The kernel between two sets of points.
 
@@ -45,6 +51,7 @@ def kernel(
         y: `(m, ...)`, of the same shape, kind and device; None: `x` with itself, for which tiles
             below the diagonal are mirrored.
         max_bytes: bound on the memory that is used besides points, result and their gradients.
+        work: who computes tiles, forward and backward; None: this process.
 
     Returns:
         `(n, m)`, differentiable once in both.
@@ -56,10 +63,13 @@ def kernel(
     _check(config, x, x if y is None else y)
     n, m = len(x), len(x if y is None else y)
     most = _pairs(config, x, max_bytes)
-    if n * m + (n + m if config.convs else 0) <= most:
+    if work is None and n * m + (n + m if config.convs else 0) <= most:
         return kernel_tile(config, x, x if y is None else y)
-    sides = tile_sides(n, m, most if not config.convs else most - 2 * math.isqrt(most))
-    return _Tiled.apply(config, sides, x, y)
+    most = most if not config.convs else most - 2 * math.isqrt(most)
+    if work is not None:
+        most = min(most, work.pairs(config))
+    out: Tensor = _Tiled.apply(config, tile_sides(n, m, most), work or do_here, x, y)
+    return out
 
 
 def pair_bytes(config: KernelConfig, shape: tuple[int, ...], itemsize: int) -> int:
@@ -110,16 +120,22 @@ def tiles(n: int, m: int, sides: tuple[int, int], symmetric: bool = False) -> It
 class _Tiled(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: Any, config: KernelConfig, sides: tuple[int, int], x: Tensor, y: Tensor | None
+        ctx: Any,
+        config: KernelConfig,
+        sides: tuple[int, int],
+        work: Work,
+        x: Tensor,
+        y: Tensor | None,
     ) -> Tensor:
-        ctx.config, ctx.symmetric = config, y is None
+        ctx.config, ctx.symmetric, ctx.work = config, y is None, work
         ctx.sides = (min(sides), min(sides)) if y is None else sides
         other = x if y is None else y
         ctx.save_for_backward(x, other)
         out = x.new_empty(len(x), len(other))
-        for tile in tiles(len(x), len(other), ctx.sides, ctx.symmetric):
-            part = kernel_tile(config, x[tile.rows], other[tile.columns])
-            out[tile.rows, tile.columns] = part
+        cut = list(tiles(len(x), len(other), ctx.sides, ctx.symmetric))
+        jobs = (Job(config, x[tile.rows].detach(), other[tile.columns].detach()) for tile in cut)
+        for tile, (part,) in zip(cut, work(jobs), strict=True):
+            out[tile.rows, tile.columns] = part.to(out.device)
             if ctx.symmetric:
                 out[tile.columns, tile.rows] = part.T
         return out
@@ -128,44 +144,30 @@ class _Tiled(torch.autograd.Function):
     @once_differentiable
     def backward(  # pyright: ignore[reportIncompatibleMethodOverride]
         ctx: Any, grad: Tensor
-    ) -> tuple[None, None, Tensor | None, Tensor | None]:
+    ) -> tuple[None, None, None, Tensor | None, Tensor | None]:
         x, y = ctx.saved_tensors
-        needed = ctx.needs_input_grad[2], ctx.needs_input_grad[3]
-        if ctx.symmetric:
-            total = torch.zeros_like(x)
-            for tile in tiles(len(x), len(x), ctx.sides, True):
+        needed = (True, True)
+        if not ctx.symmetric:
+            needed = (bool(ctx.needs_input_grad[3]), bool(ctx.needs_input_grad[4]))
+        cut = list(tiles(len(x), len(y), ctx.sides, ctx.symmetric))
+
+        def jobs() -> Iterator[Job]:
+            for tile in cut:
                 part = grad[tile.rows, tile.columns]
-                if tile.rows.start != tile.columns.start:
+                if ctx.symmetric and tile.rows.start != tile.columns.start:
                     part = part + grad[tile.columns, tile.rows].T
-                first, second = _gradients(ctx.config, x, x, tile, part, (True, True))
-                total[tile.rows] += first
-                total[tile.columns] += second
-            return None, None, total, None
-        grad_x = torch.zeros_like(x) if needed[0] else None
-        grad_y = torch.zeros_like(y) if needed[1] else None
-        for tile in tiles(len(x), len(y), ctx.sides):
-            part = grad[tile.rows, tile.columns]
-            first, second = _gradients(ctx.config, x, y, tile, part, needed)
-            if grad_x is not None:
-                grad_x[tile.rows] += first
-            if grad_y is not None:
-                grad_y[tile.columns] += second
-        return None, None, grad_x, grad_y
+                sides = x[tile.rows].detach(), y[tile.columns].detach()
+                yield Job(ctx.config, *sides, part, needed)
 
-
-def _gradients(
-    config: KernelConfig, x: Tensor, y: Tensor, tile: Tile, grad: Tensor, needed: tuple[bool, bool]
-) -> tuple[Tensor | int, Tensor | int]:
-    """What a tile's gradient makes of its two sides; 0 for one that is not needed."""
-    with torch.enable_grad():
-        sides = [
-            side.detach().requires_grad_(need)
-            for side, need in zip((x[tile.rows], y[tile.columns]), needed, strict=True)
-        ]
-        part = kernel_tile(config, *sides)
-        found = iter(torch.autograd.grad(part, [s for s in sides if s.requires_grad], grad))
-    first = next(found) if needed[0] else 0
-    return first, next(found) if needed[1] else 0
+        totals = [torch.zeros_like(x) if needed[0] else None]
+        # A matrix with itself: both sides of a tile are parts of one set of points.
+        totals.append(totals[0] if ctx.symmetric else torch.zeros_like(y) if needed[1] else None)
+        for tile, found in zip(cut, ctx.work(jobs()), strict=True):
+            parts = iter(found)
+            for total, place in zip(totals, (tile.rows, tile.columns), strict=True):
+                if total is not None:
+                    total[place] += next(parts).to(total.device)
+        return None, None, None, totals[0], None if ctx.symmetric else totals[1]
 
 
 def _pairs(config: KernelConfig, x: Tensor, max_bytes: int) -> int:

@@ -12,7 +12,7 @@ from typing import Annotated, Any
 
 import tyro
 
-from decisive import provenance, tables
+from decisive import tables
 from decisive.arguments import Flag, OptionalText, check_writable, parse
 from decisive.benchmarks.distill_study import Cell, Sources, core_cells, full_cells, run_cell
 from learning.atomic import write_file
@@ -86,8 +86,7 @@ def main(argv: Sequence[str]) -> int:
     check_writable(folder / "README.md")
     if not arguments.table:
         _run([cell for cell in chosen if found[cell] is None], found, arguments)
-    command = provenance.command("benchmark", ["distill", *argv])
-    distill_report.write(found, command, folder)
+    distill_report.write(found, "decisive benchmark distill --full", folder)
     told = distill_report.all_tables(found)
     if arguments.json:
         plain = {title: {"header": h, "rows": r} for title, (h, r) in told.items()}

@@ -61,6 +61,7 @@ BOXES = torch.tensor([[8.0, 8.0, 40.0, 30.0], [30.0, 20.0, 60.0, 60.0], [4.0, 30
 
 
 @lru_cache
+@torch.inference_mode(False)  # who asks first may be in it, and those that learn get the same model
 def tiny(config: Any = "efficientnet") -> DeepMarc:
     """In evaluation, its statistics of normalisation not those that it is born with."""
     torch.manual_seed(0)

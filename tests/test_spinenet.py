@@ -22,6 +22,7 @@ TINY = SpineNetConfig(scale=0.0625, endpoint_width=8, stem_width=8)
 
 
 @lru_cache
+@torch.inference_mode(False)  # as in test_two_stage: a test may ask first that is in it
 def tiny() -> SpineNet:
     """Its statistics of normalisation are not those that it is born with."""
     torch.manual_seed(0)

@@ -39,6 +39,7 @@ Examples:
   decisive data render-tasks --out outputs/tasks/train --frames 2000 --workers 2
   decisive data render-captions --out outputs/captions/train --images 4000
   decisive data render-occupancy --out outputs/occupancy/train --sequences 200 --workers 2
+  decisive data render-inspection --out outputs/inspection/train --frames 3000 --workers 2
 
 `decisive data info --help` and so on list the options.
 """
@@ -115,6 +116,7 @@ def main(argv: Sequence[str]) -> int:
         "render-tasks": _render_tasks,
         "render-occupancy": _render_occupancy,
         "render-captions": _render_captions,
+        "render-inspection": _render_inspection,
     }
     if not argv or argv[0] in ("-h", "--help"):
         print(USAGE, end="")
@@ -237,6 +239,12 @@ def _render_occupancy(argv: Sequence[str]) -> None:
     from decisive import render_occupancy
 
     render_occupancy.main(argv)
+
+
+def _render_inspection(argv: Sequence[str]) -> None:
+    from decisive import render_inspection
+
+    render_inspection.main(argv)
 
 
 def _check_spaces(demos: Demonstrations, env_id: str, options: Mapping[str, Any]) -> None:

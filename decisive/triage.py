@@ -47,11 +47,15 @@ class Arguments:
 
     DIR is looked through with its subfolders. What cannot be read (damaged or no images, pipes,
     too large ones) is listed with a reason. --out writes a page, index.html, with pictures, scores
-    and heat maps, and a table, triage.csv. The classifier is one with a task abnormal: [normal,
-    abnormal], such as decisive benchmark triage or decisive train classifier make; further tasks
-    of two classes are scores of findings. Research software, not a medical device.
+    and heat maps, and a table, triage.csv. Without --checkpoint the shipped classifier scores: it
+    has learned from rendered parts on a conveyor belt, and knows nothing else. Your own is one with
+    a task abnormal: [normal, abnormal], such as decisive benchmark triage or decisive train
+    classifier make; further tasks of two classes are scores of findings. Research software, not a
+    medical device.
 
     Examples:
+      decisive data render-inspection --out parts --split test --frames 60 --png
+      decisive triage parts/frames --out review
       decisive triage frames --checkpoint outputs/benchmarks/triage/all-0/last --out review
       decisive triage frames --checkpoint outputs/benchmarks/triage/all-0/last --json
     """
@@ -367,6 +371,7 @@ def _tell(
     if arguments.json:
         told = {
             "checkpoint": model.name,
+            "shipped": arguments.checkpoint is None,
             "folder": arguments.folder,
             "n": len(rows),
             "scores": {row.name: row.score for row in rows},
@@ -379,6 +384,8 @@ def _tell(
         }
         print(json.dumps(told, indent=2))
         return
+    if arguments.checkpoint is None:
+        print(f"{model.name} scores, the shipped classifier; name your own by --checkpoint")
     for row in rows[:_LISTED]:
         print(f"{row.rank:>5}  {row.score:.3f}  {printable(row.name)}")
     if len(rows) > _LISTED:

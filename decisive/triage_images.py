@@ -86,6 +86,8 @@ def read_picture(path: Path, side: int, channels: Literal[1, 3] = 3) -> Picture:
             pixels = _decode(image, side, channels)
     except NotReadable:
         raise
+    except FileNotFoundError:
+        raise NotReadable("a link to nothing, or a file that has gone") from None
     except UnidentifiedImageError:
         raise NotReadable(f"no image of a known format ({', '.join(FORMATS)})") from None
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):

@@ -32,11 +32,19 @@ _B0 = EfficientNetConfig(
     eval_size=224,
 )
 _B1, _B2, _B3 = _B0.scaled(1.0, 1.1), _B0.scaled(1.1, 1.2), _B0.scaled(1.2, 1.4)
+_QUARTER = replace(_B0.scaled(0.25, 0.5), train_size=64, eval_size=64)
 
 EFFICIENTNETS_V2: dict[str, EfficientNetConfig] = {
     # Half of B0's blocks at a quarter and at half of its channels, for CPUs and images of 32 to 128
-    # pixels: 0.22 and 0.77 M parameters with ten classes. Not the paper's.
-    "efficientnetv2_b0_quarter": replace(_B0.scaled(0.25, 0.5), train_size=64, eval_size=64),
+    # pixels: 0.22 and 0.77 M parameters with ten classes. Not the paper's. The fine one has a last
+    # map of 16 pixels a cell, which says more exactly where something is.
+    "efficientnetv2_b0_quarter": _QUARTER,
+    "efficientnetv2_b0_quarter_fine": replace(
+        _QUARTER,
+        stages=(*_QUARTER.stages[:-1], replace(_QUARTER.stages[-1], stride=1)),
+        train_size=128,
+        eval_size=128,
+    ),
     "efficientnetv2_b0_half": replace(_B0.scaled(0.5, 0.5), train_size=96, eval_size=96),
     "efficientnetv2_b0": _B0,
     "efficientnetv2_b1": replace(_B1, train_size=192, eval_size=240),

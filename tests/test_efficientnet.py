@@ -123,12 +123,21 @@ def test_multiplications_at_the_evaluation_size_are_the_papers(name: str, giga: 
 
 @pytest.mark.parametrize(
     ("name", "n_parameters"),
-    [("efficientnetv2_b0_quarter", 222_206), ("efficientnetv2_b0_half", 769_658)],
+    [
+        ("efficientnetv2_b0_quarter", 222_206),
+        ("efficientnetv2_b0_quarter_fine", 222_206),
+        ("efficientnetv2_b0_half", 769_658),
+    ],
 )
 def test_small_networks_are_small(name: str, n_parameters: int) -> None:
     with torch.device("meta"):
         model = EfficientNet(ALL[name], n_classes=10)
     assert sum(p.numel() for p in model.parameters()) == n_parameters
+
+
+def test_the_fine_network_has_smaller_cells() -> None:
+    assert ALL["efficientnetv2_b0_quarter"].stride == 32
+    assert ALL["efficientnetv2_b0_quarter_fine"].stride == 16
 
 
 def test_scaling_rounds_widths_to_eights_and_depths_up() -> None:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from decisive.benchmarks import triage, triage_study
+from decisive.benchmarks import triage, triage_turnaround
 from decisive.benchmarks.triage_data import (
     SPLITS,
     group_alike,
@@ -18,7 +18,8 @@ from decisive.benchmarks.triage_data import (
     split,
 )
 from decisive.benchmarks.triage_report import queue_table, table
-from decisive.benchmarks.triage_study import Study, evaluate, turnaround
+from decisive.benchmarks.triage_study import Study, evaluate
+from decisive.benchmarks.triage_turnaround import turnaround
 from decisive.triage import main as triage_main
 from perception.abnormality_scores import auroc, rates_at
 
@@ -124,9 +125,9 @@ def test_controls_see_what_they_say(pictures) -> None:
 
 @pytest.fixture
 def _short_queues(monkeypatch) -> None:
-    monkeypatch.setattr(triage_study, "_REPLICATIONS", 3)
-    monkeypatch.setattr(triage_study, "_CASES", 500)
-    monkeypatch.setattr(triage_study, "_LISTS", 3)
+    monkeypatch.setattr(triage_turnaround, "_REPLICATIONS", 3)
+    monkeypatch.setattr(triage_turnaround, "_CASES", 500)
+    monkeypatch.setattr(triage_turnaround, "_LISTS", 3)
 
 
 @pytest.mark.usefixtures("_short_queues")
@@ -229,12 +230,19 @@ def test_what_cannot_be_is_refused(parts, tmp_path, monkeypatch) -> None:
         (few / kind).mkdir(parents=True)
         Image.new("L", (32, 32), 9).save(few / kind / "a.png")
     (few / "none").mkdir()
+    # Of one kind alone: as many normal pictures as one likes do not make up for it.
+    (parts / "one").mkdir()
+    Image.fromarray(picture("dented", np.random.default_rng(5))).save(parts / "one" / "a.png")
     out = ["--out", str(tmp_path / "out"), "--work", str(tmp_path / "work")]
     data = ["--data", str(few), "--normal", "good"]
     for words, said in (
         ([], "no data: .* is not there"),
         (["--data", str(parts)], "name a folder of abnormal pictures"),
         ([*data, "--abnormal", "bad"], "too few pictures"),
+        (
+            ["--data", str(parts), "--normal", "sound", "--abnormal", "one"],
+            "too few pictures: 60 normal and 1 abnormal for train",
+        ),
         ([*data, "--abnormal", "good"], "must all differ"),
         ([*data, "--abnormal", "none"], "no picture in .* can be read"),
         ([*data, "--abnormal", "gone"], "no folder"),

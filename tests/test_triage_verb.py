@@ -86,6 +86,25 @@ def test_scores_are_those_of_the_classifier_most_abnormal_first(frames, checkpoi
     assert told["findings"]["a.png"] == pytest.approx({"scratch": expected}, rel=1e-4)
 
 
+def test_without_a_classifier_the_shipped_one_scores_and_is_named(tmp_path, capsys) -> None:
+    words = ("--split", "test", "--seed", "5", "--frames", "40", "--png")
+    assert cli.main(["data", "render-inspection", "--out", str(tmp_path / "set"), *words]) == 0
+    capsys.readouterr()
+    frames = tmp_path / "set" / "frames"
+    assert triage(frames) == 0
+    assert capsys.readouterr().out.startswith("triage-inspection scores, the shipped classifier;")
+    assert triage(frames, "--json") == 0
+    told = json.loads(capsys.readouterr().out)
+    assert (told["checkpoint"], told["shipped"], told["n"]) == ("triage-inspection", True, 40)
+    assert set(told["points"]) == {"high sensitivity", "high specificity"}
+    assert set(next(iter(told["findings"].values()))) == {"chip", "missing", "stain", "foreign"}
+    # Missing holes and pins are what it knows best: their held-out area is 1.00.
+    sound = [score for name, score in told["scores"].items() if name.startswith("sound/")]
+    missing = [score for name, score in told["scores"].items() if name.startswith("missing/")]
+    assert len(sound) > 10
+    assert min(missing) > sorted(sound)[len(sound) * 3 // 4]
+
+
 def test_lines_show_no_control_characters(frames, checkpoint, capsys) -> None:
     assert triage(frames, "--checkpoint", str(checkpoint)) == 0
     out = capsys.readouterr().out

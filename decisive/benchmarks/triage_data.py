@@ -160,22 +160,23 @@ def seen_by(control: str, data: ImageSet) -> ImageSet:
     Args:
         control: `all` changes nothing; `border` blackens all but a band along the edges, an eighth
             of the side wide; `thumbnail` leaves 8 x 8 means, enlarged again.
-        data: square grey pictures.
+        data: square pictures.
     """
     if control == "all":
         return data
-    pixels = data.images[..., 0].copy()
+    if control not in ("border", "thumbnail"):
+        raise ValueError(f"control must be all, border or thumbnail, got {control!r}")
+    pixels = np.array(data.images)
     side = pixels.shape[1]
     if control == "border":
         band = max(1, side // _BORDER)
         pixels[:, band:-band, band:-band] = 0
-    elif control == "thumbnail":
-        coarse = np.rint(_means(pixels, _THUMBNAIL)).astype(np.uint8)
-        place = np.arange(side) * _THUMBNAIL // side
-        pixels = coarse[:, place][:, :, place]
-    else:
-        raise ValueError(f"control must be all, border or thumbnail, got {control!r}")
-    return replace(data, images=pixels[..., None])
+        return replace(data, images=pixels)
+    place = np.arange(side) * _THUMBNAIL // side
+    for channel in range(pixels.shape[-1]):
+        coarse = np.rint(_means(pixels[..., channel], _THUMBNAIL)).astype(np.uint8)
+        pixels[..., channel] = coarse[:, place][:, :, place]
+    return replace(data, images=pixels)
 
 
 def _means(pixels: NDArray[np.uint8], cells: int) -> NDArray[np.float64]:

@@ -8,6 +8,8 @@ from typing import Any
 
 import numpy as np
 
+from decisive.benchmarks import triage_compare
+from decisive.benchmarks.triage_inspection import pointing_table
 from decisive.benchmarks.triage_study import Study
 from learning.atomic import write_file
 
@@ -18,26 +20,43 @@ NOTES = (
     "score may be a shortcut. Research software, not a medical device."
 )
 
+POINTING = (
+    "Does the largest value of the heat map, enlarged to the picture, lie in the box around the "
+    "pixels that the defect changed? Mean of the seeds, and their 95% Wilson intervals together; "
+    "beside it the middle of the picture, and the share of the picture that the boxes fill. Boxes "
+    "of wrong sizes and parts are as large as the part."
+)
+
 _SEEN = {
     "all": "the picture",
     "border": "control: the border alone",
     "thumbnail": "control: 8 x 8 means",
 }
 Cells = Mapping[str, Sequence[dict[str, Any] | None]]
+_WIDEST = 6  # Columns of a table that is not turned.
 
 
 def table(found: Cells, study: Study) -> tuple[list[str], list[list[str]]]:
     """Header and rows: what was seen, and the area for each condition."""
-    unseen = {name: f"{name} (unseen)" for name in study.unseen}
-    header = ["seen", *(unseen.get(name, name) for name in study.conditions), "seeds"]
-    rows = []
-    for control, results in found.items():
-        known = [result for result in results if result is not None]
-        row = [_SEEN[control]]
-        for condition in study.conditions:
-            row.append(_area([r["conditions"][condition]["auroc"] for r in known]))
-        rows.append([*row, f"{len(known)} of {len(results)}"])
+    header = ["seen", *(_name(name, study) for name in study.conditions), "seeds"]
+    rows = [_row(_SEEN[control], results, study, "auroc") for control, results in found.items()]
     return header, rows
+
+
+def _name(condition: str, study: Study) -> str:
+    plain = condition.replace("_", " ")
+    return f"{plain} (unseen)" if condition in study.unseen else plain
+
+
+def _row(
+    title: str, results: Sequence[dict[str, Any] | None], study: Study, interval: str
+) -> list[str]:
+    known = [result for result in results if result is not None]
+    areas = [
+        _area([result["conditions"][condition][interval] for result in known])
+        for condition in study.conditions
+    ]
+    return [title, *areas, f"{len(known)} of {len(results)}"]
 
 
 def _area(areas: Sequence[Mapping[str, Any]]) -> str:
@@ -55,7 +74,7 @@ def queue_table(found: Cells, study: Study) -> tuple[list[str], list[list[str]]]
               "less", "list: random", "by score", "less"]  # fmt: skip
     rows = []
     known = [result for result in found["all"] if result is not None]
-    for condition in study.conditions if known else ():
+    for condition in study.queued if known else ():
         told = [result["conditions"][condition]["turnaround"] for result in known]
 
         def mean(place: str, order: str, told: Any = told) -> float:
@@ -65,7 +84,8 @@ def queue_table(found: Cells, study: Study) -> tuple[list[str], list[list[str]]]
         arrival, score = mean("queue", "arrival"), mean("queue", "score")
         drawn, sorted_ = mean("overnight_list", "random"), mean("overnight_list", "score")
         rows.append([
-            condition, f"{arrival:.2f}", f"{mean('queue', 'threshold'):.2f} ({closed:.2f})",
+            condition.replace("_", " "), f"{arrival:.2f}",
+            f"{mean('queue', 'threshold'):.2f} ({closed:.2f})",
             f"{score:.2f}", f"{100 * (1 - score / arrival):.0f}%",
             f"{drawn:.1f}", f"{sorted_:.1f}", f"{100 * (1 - sorted_ / drawn):.0f}%",
         ])  # fmt: skip
@@ -73,54 +93,81 @@ def queue_table(found: Cells, study: Study) -> tuple[list[str], list[list[str]]]
 
 
 def write(found: Cells, study: Study, command: str, source: str, folder: Path) -> None:
-    """Write README.md: areas, operating points, calibration and turnaround."""
+    """Write README.md: areas, tests, heat maps, turnaround, operating points and calibration."""
     known = [result for result in found["all"] if result is not None]
+    header, rows = table(found, study)
+    rows = [rows[0], _row("the same, bootstrap", found["all"], study, "auroc_bootstrap"), *rows[1:]]
     lines = [
         "# Triage: normal or abnormal",
         "",
-        f"{source}. {study.backbone}, {study.side} pixels a side, {study.epochs:g} epochs.",
+        f"{source}. {study.backbone}, {study.side} pixels a side" + f", {study.epochs:g} epochs.",
         "",
         "```sh",
         command,
         "```",
         "",
-        *_markdown(*table(found, study)),
+        *markdown(*_upright(header, rows)),
         "",
         NOTES,
         "",
+        "## Better than the controls?",
+        "",
+        *markdown(*_upright(*triage_compare.compare_table(found, study))),
+        "",
+        triage_compare.NOTES,
+        "",
+        *(_pointing(found, study) if known and "pointing" in known[0] else []),
+        *(_what_it_is_worth(found, known, study) if known else []),
     ]
-    if known:
-        told = known[0]["conditions"][study.abnormal[0]]["turnaround"]
-        lines += [
-            "## Turnaround of abnormal cases",
-            "",
-            f"Simulated: {100 * told['prevalence']:.0f}% of the cases are abnormal, drawn from the "
-            f"test pictures; one reader, busy {100 * told['utilisation']:.0f}% of the time in the "
-            "queue; the list has 100 cases. In reading times. Nabulsi et al. 2021 report 7 to 28% "
-            "less, with other data and settings.",
-            "",
-            *_markdown(*queue_table(found, study)),
-            "",
-            "## Operating points and calibration",
-            "",
-            "Chosen on the tuning pictures; rates on the test pictures, first seed.",
-            "",
-            *_markdown(*points_table(known[0], study)),
-            "",
-            "Expected calibration error on seen conditions, before and after Platt's scaling: "
-            + "; ".join(
-                f"{r['calibration_error']['before']:.3f} and {r['calibration_error']['after']:.3f}"
-                for r in known
-            )
-            + " (one pair a seed).",
-            "",
-        ]
     write_file(folder / "README.md", "\n".join(lines).encode())
+
+
+def _pointing(found: Cells, study: Study) -> list[str]:
+    header, rows = pointing_table(list(found["all"]), study)
+    return ["## Where heat maps point", "", *markdown(header, rows), "", POINTING, ""]
+
+
+def _what_it_is_worth(found: Cells, known: Sequence[dict[str, Any]], study: Study) -> list[str]:
+    told = known[0]["conditions"][study.queued[0]]["turnaround"]
+    return [
+        "## Turnaround of abnormal cases",
+        "",
+        f"Simulated: {100 * told['prevalence']:.0f}% of the cases are abnormal, drawn from the "
+        f"test pictures; one reader, busy {100 * told['utilisation']:.0f}% of the time in the "
+        "queue; the list has 100 cases. In reading times. Nabulsi et al. 2021 report 7 to 28% "
+        "less, with other data and settings.",
+        "",
+        *markdown(*queue_table(found, study)),
+        "",
+        "## Operating points and calibration",
+        "",
+        "Chosen on the tuning pictures; rates on the test pictures, first seed.",
+        "",
+        *markdown(*_upright(*points_table(known[0], study))),
+        "",
+        "Expected calibration error on seen conditions, before and after Platt's scaling: "
+        + "; ".join(
+            f"{r['calibration_error']['before']:.3f} and {r['calibration_error']['after']:.3f}"
+            for r in known
+        )
+        + " (one pair a seed).",
+        "",
+    ]
+
+
+def _upright(
+    header: Sequence[str], rows: Sequence[Sequence[str]]
+) -> tuple[list[str], list[list[str]]]:
+    """A table, turned where it would be too wide to be read."""
+    if len(header) <= _WIDEST:
+        return list(header), [list(row) for row in rows]
+    turned = [list(line) for line in zip(header, *rows, strict=True)]
+    return turned[0], turned[1:]
 
 
 def points_table(result: Mapping[str, Any], study: Study) -> tuple[list[str], list[list[str]]]:
     """Sensitivity and specificity of each threshold for each condition."""
-    header = ["threshold", *(f"{name}: found, passed" for name in study.conditions)]
+    header = ["threshold", *(f"{_name(name, study)}: found, passed" for name in study.conditions)]
     rows = []
     for name, point in result["points"].items():
         row = [f"{name} ({point['threshold']:.2f})"]
@@ -133,6 +180,7 @@ def points_table(result: Mapping[str, Any], study: Study) -> tuple[list[str], li
     return header, rows
 
 
-def _markdown(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+def markdown(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    """Lines of a table."""
     lines = ["| " + " | ".join(header) + " |", "|" + "---|" * len(header)]
     return [*lines, *("| " + " | ".join(row) + " |" for row in rows)]

@@ -1,18 +1,19 @@
-"""The triage study: training an arm, scoring it on each condition, and what its order is worth."""
+"""The triage study: training an arm, and scoring it on each condition."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from decisive import provenance
-from decisive.benchmarks.triage_data import Pictures, Rows, image_set, seen_by
+from decisive.benchmarks.triage_data import seen_by
+from decisive.benchmarks.triage_turnaround import turnaround
 from learning.image_set import ImageSet
 from perception.abnormality_scores import (
     Auroc,
@@ -26,26 +27,20 @@ from perception.abnormality_scores import (
     rates_at,
 )
 from perception.checkpoint import SavedClassifier
-from perception.review_queue import (
-    QueueConfig,
-    arrival_wait,
-    mean_abnormal,
-    overnight_list,
-    priority_waits,
-    simulate_queue,
-)
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from perception.training import ClassifierResult
 
 CONTROLS = ("all", "border", "thumbnail")
 """What a classifier is shown; the last two should not be able to do the job."""
 
-ANY = "any"
-"""Condition of all abnormal folders together."""
+ANY, ANY_SEEN, ANY_UNSEEN = "any", "any seen", "any unseen"
+"""Conditions of all abnormal folders together, and of the two kinds of them."""
 
 POINTS = {"high sensitivity": ("sensitivity", 0.95), "high specificity": ("specificity", 0.95)}
-_BATCH = 32
-_REPLICATIONS = 20
-_CASES = 20_000  # Of one simulated queue.
-_LISTS = 200
+BATCH = 32
 Floats = NDArray[np.float64]
 
 
@@ -61,6 +56,7 @@ class Study:
         side: pixels a side of the pictures.
         epochs: passes over the training pictures.
         lr: peak learning rate.
+        overrides: settings of the backbone.
     """
 
     normal: str
@@ -70,6 +66,7 @@ class Study:
     side: int = 64
     epochs: float = 50
     lr: float = 2e-3
+    overrides: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         """Refuse folders that are in two places, and settings that cannot train."""
@@ -85,64 +82,113 @@ class Study:
             raise ValueError(f"epochs and lr must be positive, got {self.epochs} and {self.lr}")
 
     @property
+    def groups(self) -> dict[str, tuple[str, ...]]:
+        """Folders of each condition that is told from normal: each alone, and several together."""
+        alone = {name: (name,) for name in (*self.abnormal, *self.unseen)}
+        several = {ANY_SEEN: self.abnormal, ANY_UNSEEN: self.unseen}
+        together = {name: folders for name, folders in several.items() if len(folders) > 1}
+        return {**alone, **together, ANY: (*self.abnormal, *self.unseen)}
+
+    @property
+    def queued(self) -> tuple[str, ...]:
+        """Conditions whose turnaround is simulated: of many folders only those of several."""
+        several = (ANY_SEEN, ANY_UNSEEN, ANY)
+        names = self.conditions
+        return names if len(names) <= len(several) else tuple(n for n in names if n in several)
+
+    @property
     def conditions(self) -> tuple[str, ...]:
-        """What is told from normal: each abnormal folder, and all of them."""
-        return (*self.abnormal, *self.unseen, ANY)
+        """Names of `groups`."""
+        return tuple(self.groups)
+
+
+Extra = Callable[[SavedClassifier], dict[str, Any]]
+"""What else is measured of the classifier that sees everything; JSON values."""
+
+
+Learn = Callable[["Study", "nn.Module", Mapping[str, ImageSet], int, Path], "ClassifierResult"]
+"""Trains a model on the sets `train` and `tune` with a seed in a folder."""
+
+
+def learn_plainly(
+    study: Study, model: nn.Module, sets: Mapping[str, ImageSet], seed: int, folder: Path
+) -> ClassifierResult:
+    """Whole pictures from the start."""
+    from perception.train_config import ClassifierTrainConfig
+    from perception.training import train_classifier
+
+    train = sets["train"]
+    config = ClassifierTrainConfig.for_epochs(
+        study.epochs,
+        len(train),
+        BATCH,
+        lr=study.lr,
+        warmup_steps=min(100, int(study.epochs * len(train) / BATCH / 5)),
+        ema_decay=0.98,
+        precision="float32",
+        seed=seed,
+        tensorboard=False,
+    )
+    return train_classifier(model, train, sets["tune"], config, folder, progress=None)
 
 
 def run_arm(
     study: Study,
     control: str,
     seed: int,
-    pictures: Pictures,
-    splits: Mapping[str, Rows],
-    source: str,
+    sets: Mapping[str, ImageSet],
+    folders: NDArray[Any],
     folder: Path,
+    extra: Extra | None = None,
+    learn: Learn | None = None,
+    command: str = "decisive benchmark triage",
 ) -> dict[str, Any]:
     """Train a classifier on what a control shows, and score it; JSON values.
 
     Nothing is chosen by the test pictures: calibration and thresholds are of the tuning ones. The
     classifier of `all` is saved to `folder/last`.
+
+    Args:
+        study: what is compared.
+        control: one of `CONTROLS`.
+        seed: of weights, order and augmentation.
+        sets: pictures `train`, `tune` and `test`; their first task is the abnormal one.
+        folders: of each test picture.
+        folder: of the training.
+        extra: measured of `all`, before its calibration is built in.
+        learn: how to train; `learn_plainly` if not given.
+        command: for the card.
     """
     import torch
 
+    from decisive.benchmarks.triage_card import save_triage
     from perception.catalogue import create
-    from perception.train_config import ClassifierTrainConfig
-    from perception.training import train_classifier
 
-    sets = {
-        name: seen_by(control, image_set(pictures, rows, study.normal, source))
-        for name, rows in splits.items()
-    }
-    began = time.process_time()
+    seen = {name: seen_by(control, part) for name, part in sets.items()}
     torch.manual_seed(seed)
-    model = create(study.backbone, n_classes=2, in_channels=1)
-    n = len(sets["train"])
-    config = ClassifierTrainConfig.for_epochs(
-        study.epochs,
-        n,
-        _BATCH,
-        lr=study.lr,
-        warmup_steps=min(100, int(study.epochs * n / _BATCH / 5)),
-        ema_decay=0.98,
-        precision="float32",
-        seed=seed,
-        tensorboard=False,
+    train = seen["train"]
+    model = create(
+        study.backbone,
+        n_classes=train.n_classes,
+        in_channels=train.images.shape[-1],
+        **study.overrides,
     )
-    result = train_classifier(model, sets["train"], sets["tune"], config, folder, progress=False)
+    result = (learn or learn_plainly)(study, model, seen, seed, folder)
+    began = time.process_time()
     saved = SavedClassifier(
-        model, study.backbone, {}, sets["train"].tasks, result.size, result.mean, result.std
+        model, study.backbone, study.overrides, train.tasks, result.size, result.mean, result.std
     )
-    logits = {name: _logits(saved, part) for name, part in sets.items()}
-    labels = {name: part.labels[:, 0] for name, part in sets.items()}
-    folders = np.array(pictures.folders)[splits["test"]]
+    logits = {name: logits_of(saved, part) for name, part in seen.items()}
+    labels = {name: np.asarray(part.labels[:, 0]) for name, part in seen.items()}
     told = evaluate(study, logits, labels, folders, queue=control == "all")
     if control == "all":
-        _save(saved, told, study, source, result.step, result.cpu_seconds, sets, folder / "last")
+        told |= {} if extra is None else extra(saved)
+        facts = (result.step, result.cpu_seconds, command)
+        save_triage(saved, told, study, facts, sets, folder / "last")
     return {
         **told,
         "train_cpu_seconds": result.cpu_seconds,
-        "cpu_seconds": time.process_time() - began,
+        "cpu_seconds": result.cpu_seconds + time.process_time() - began,
         "steps": result.step,
         "parameters": sum(parameter.numel() for parameter in model.parameters()),
         "pictures": {
@@ -161,7 +207,7 @@ def evaluate(
     folders: NDArray[Any],
     queue: bool = True,
 ) -> dict[str, Any]:
-    """Areas, calibration, operating points and turnaround; JSON values.
+    """Areas, calibration, operating points and turnaround, and the scores; JSON values.
 
     Args:
         study: what is compared.
@@ -178,9 +224,7 @@ def evaluate(
     }
     conditions: dict[str, Any] = {}
     for condition in study.conditions:
-        kept = (folders == study.normal) | (folders == condition)
-        if condition == ANY:
-            kept[:] = True
+        kept = rows_of(study, condition, folders)
         scores, truth = calibration(logits["test"][kept]), labels["test"][kept]
         conditions[condition] = {
             "auroc": area(delong_interval(scores, truth)),
@@ -190,7 +234,7 @@ def evaluate(
                 for name, point in points.items()
             },
         }
-        if queue:
+        if queue and condition in study.queued:
             threshold = points["high sensitivity"].threshold
             conditions[condition]["turnaround"] = turnaround(scores, truth, threshold)
     seen = np.isin(folders, (study.normal, *study.abnormal))
@@ -205,55 +249,34 @@ def evaluate(
         },
         "points": {name: _point(point) for name, point in points.items()},
         "conditions": conditions,
+        "test": _kept(folders, logits["test"]),
     }
 
 
-def turnaround(
-    scores: Floats,
-    labels: NDArray[np.int64],
-    threshold: float,
-    prevalence: float = 0.2,
-    utilisation: float = 0.9,
-    seed: int = 0,
-) -> dict[str, Any]:
-    """Mean turnaround of abnormal cases in a queue and on an overnight list, in reading times.
-
-    Cases are drawn from the scored ones, with replacement.
-
-    Args:
-        scores: `(N,)`.
-        labels: `(N,)` 0 and 1.
-        threshold: of the two-class order.
-        prevalence: share of abnormal cases that are drawn.
-        utilisation: of the reader.
-        seed: of all draws.
-    """
-    config = QueueConfig(utilisation)
-    kinds = [np.flatnonzero(labels == kind) for kind in (0, 1)]
-    queue: dict[str, list[float]] = {"arrival": [], "random": [], "threshold": [], "score": []}
-    lists: dict[str, list[float]] = {"random": [], "score": []}
-    for replication in range(_REPLICATIONS):
-        case, abnormal = _cases(kinds, _CASES, prevalence, (seed, replication))
-        for order, found in queue.items():
-            limit = threshold if order == "threshold" else None
-            times = simulate_queue(config, scores[case], order, limit, replication)  # type: ignore[arg-type]
-            found.append(mean_abnormal(times, abnormal))
-    for replication in range(_LISTS):
-        case, abnormal = _cases(kinds, 100, prevalence, (seed, 10_000 + replication))
-        for order, found in lists.items():
-            times = overnight_list(scores[case], order, seed=replication)  # type: ignore[arg-type]
-            found.append(mean_abnormal(times, abnormal))
-    point = rates_at(threshold, scores, labels)
-    first = prevalence * point.sensitivity + (1 - prevalence) * (1 - point.specificity)
-    waits = priority_waits(config, (first, 1 - first))
-    expected = point.sensitivity * waits[0] + (1 - point.sensitivity) * waits[1] + 1
+def _kept(folders: NDArray[Any], logits: Floats) -> dict[str, Any]:
+    """Folders and logits of the test pictures, for tests of pairs of cells."""
+    names, places = np.unique(folders, return_inverse=True)
     return {
-        "prevalence": prevalence,
-        "utilisation": utilisation,
-        "queue": {order: _mean(found) for order, found in queue.items()},
-        "closed_form": {"arrival": arrival_wait(config) + 1, "threshold": expected},
-        "overnight_list": {order: _mean(found) for order, found in lists.items()},
+        "names": [str(name) for name in names],
+        "places": places.tolist(),
+        "logits": [round(float(value), 5) for value in logits],
     }
+
+
+def rows_of(study: Study, condition: str, folders: NDArray[Any]) -> NDArray[np.bool_]:
+    """`(N,)` which test pictures tell a condition from normal: the normal ones and its own."""
+    return np.isin(folders, (study.normal, *study.groups[condition]))
+
+
+def logits_of(saved: SavedClassifier, data: ImageSet) -> Floats:
+    """`(N,)` abnormal logits of pictures."""
+    from perception.abnormality import TASK, read
+
+    parts = [
+        read(saved, saved.tensor(data.images[start : start + 64])).logits[TASK].numpy()
+        for start in range(0, len(data), 64)
+    ]
+    return np.concatenate(parts).astype(np.float64)
 
 
 def area(found: Auroc) -> dict[str, Any]:
@@ -262,34 +285,6 @@ def area(found: Auroc) -> dict[str, Any]:
         "value": found.value, "ci95": [found.low, found.high],
         "n_abnormal": found.n_abnormal, "n_normal": found.n_normal,
     }  # fmt: skip
-
-
-def _cases(
-    kinds: Sequence[Rows], n: int, prevalence: float, seed: tuple[int, int]
-) -> tuple[Rows, NDArray[np.bool_]]:
-    """Rows of drawn cases and whether each is abnormal; at least one is."""
-    rng = np.random.default_rng(seed)
-    abnormal = rng.random(n) < prevalence
-    abnormal[-1] |= not abnormal.any()
-    rows = np.where(abnormal, rng.choice(kinds[1], n), rng.choice(kinds[0], n))
-    return rows, abnormal
-
-
-def _mean(values: Sequence[float]) -> dict[str, float]:
-    return {
-        "mean": float(np.mean(values)),
-        "standard_error": float(np.std(values, ddof=1) / np.sqrt(len(values))),
-    }
-
-
-def _logits(saved: SavedClassifier, data: ImageSet) -> Floats:
-    from perception.abnormality import TASK, read
-
-    parts = [
-        read(saved, saved.tensor(data.images[start : start + 64])).logits[TASK].numpy()
-        for start in range(0, len(data), 64)
-    ]
-    return np.concatenate(parts).astype(np.float64)
 
 
 def _calibration(logits: Floats, labels: NDArray[np.int64]) -> Calibration:
@@ -306,63 +301,3 @@ def _point(point: Any) -> dict[str, Any]:
         "sensitivity": point.sensitivity,
         "specificity": point.specificity,
     }
-
-
-def _save(
-    saved: SavedClassifier,
-    told: Mapping[str, Any],
-    study: Study,
-    source: str,
-    steps: int,
-    cpu_seconds: float,
-    sets: Mapping[str, ImageSet],
-    folder: Path,
-) -> None:
-    """The classifier with its calibration built in, and what triage reads beside it."""
-    from dataclasses import replace
-
-    from perception.abnormality import calibrate
-    from perception.checkpoint import save_classifier
-
-    calibrate(saved.model, saved.tasks, Calibration(**told["calibration"]))
-    scores = {
-        "triage": {
-            "fit": "crop",
-            "points": {name: point["threshold"] for name, point in told["points"].items()},
-            "calibration": told["calibration"],
-        },
-        "auroc": {name: found["auroc"] for name, found in told["conditions"].items()},
-    }
-    lines = [
-        "# Normal or abnormal: a triage classifier",
-        "",
-        f"{study.backbone} for grey pictures of {study.side} x {study.side} pixels, cut to "
-        "squares. Research software, not a medical device: it is no diagnosis, and no part of one.",
-        "",
-        "## Data",
-        "",
-        f"- {source}",
-        *(f"- {name}: {len(part)} pictures" for name, part in sets.items()),
-        f"- normal: {study.normal}; abnormal: {', '.join(study.abnormal)}; "
-        f"in no training: {', '.join(study.unseen) or 'none'}",
-        "",
-        "## Scores (area under the curve, 95% interval)",
-        "",
-        *(
-            f"- normal against {name}: {found['auroc']['value']:.3f} "
-            f"({found['auroc']['ci95'][0]:.3f} to {found['auroc']['ci95'][1]:.3f})"
-            for name, found in told["conditions"].items()
-        ),
-        "",
-        f"Made by `decisive benchmark triage`, commit `{provenance.commit() or 'unknown'}`: "
-        f"{steps} steps, {cpu_seconds:.0f} CPU-seconds.",
-        "",
-        "## Limits",
-        "",
-        "Pictures of other hospitals, scanners and cuts may be told apart by what they look like "
-        "and not by what they show: read the areas beside those of the border and of the "
-        "thumbnail (`decisive benchmark triage`). Patients are not known, so those of training "
-        "and test may be the same.",
-        "",
-    ]
-    save_classifier(folder, replace(saved, scores=scores), "\n".join(lines))

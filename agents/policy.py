@@ -395,6 +395,14 @@ class Policy(nn.Module):
         if seed is not None:
             self._generator.manual_seed(int(seed) % 2**63)
 
+    @property
+    def doubt(self) -> dict[str, float]:
+        """How unsure the last decision was, by name; `beyond` is 1 where nothing like it was shown.
+
+        Empty where a method does not measure it, and before the first decision.
+        """
+        return {}
+
     def act(self, obs: Any) -> NDArray[np.float32]:
         """Decides on an action.
 

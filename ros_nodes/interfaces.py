@@ -124,7 +124,8 @@ INTERFACES: dict[str, tuple[Interface, ...]] = {
         _out("policy/command", COMMANDS, "setpoints for the gate; as `command` says"),
         _out("policy/inference", "sensor_msgs/msg/TimeReference",
              "one a decision: newest stamp behind it in the header, oldest as the reference"),
-        _out("/diagnostics", DIAGNOSTICS, "decisions, rejected observations, times; 1 Hz"),
+        _out("/diagnostics", DIAGNOSTICS, "decisions, rejected observations, times, and of a "
+             "policy that knows them how unsure it is and how often beyond what was shown; 1 Hz"),
         *_LIFECYCLE,
         _service("~/reset", TRIGGER, "the next observation starts an episode"),
     ),

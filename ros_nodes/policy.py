@@ -129,6 +129,7 @@ class PolicyNode(LifecycleNode):
         self._reset_wanted = True
         self._times: deque[float] = deque(maxlen=200)
         self._counts = {"decisions": 0, "errors": 0}
+        self._doubt: dict[str, float] = {}
         self._last: tuple[int, Any] | None = None
         self._next = 0  # steady time of the next decision, where the clock alone decides
         self._diagnostics = self.create_publisher(DiagnosticArray, "/diagnostics", RELIABLE)
@@ -347,7 +348,9 @@ class PolicyNode(LifecycleNode):
     def _infer(self, job: Job) -> NDArray[np.float32]:
         if job.reset:
             self.policy.reset(job.seed)
-        return self.policy.act(job.observation)
+        action = self.policy.act(job.observation)
+        self._doubt = self.policy.doubt
+        return action
 
     def _deliver(self, outcome: Outcome[Job]) -> None:
         job = outcome.job
@@ -367,6 +370,8 @@ class PolicyNode(LifecycleNode):
                 )
                 return
             self._count("decisions")
+            if self._doubt.get("beyond"):
+                self._count("beyond what was shown")
             self._times.append(outcome.seconds * 1e3)
             self._beats.publish(self._beat(job))
             if self.value["lockstep"]:
@@ -429,6 +434,7 @@ class PolicyNode(LifecycleNode):
 
     def _start_anew(self) -> None:
         self._reset_wanted = True
+        self._doubt = {}
         self._last = None
         self._setpoints.clear()
         self._reference.clear()
@@ -473,7 +479,10 @@ class PolicyNode(LifecycleNode):
             pairs["inference ms p50"], pairs["inference ms p95"] = (
                 f"{ms:.2f}" for ms in median_and_p95(times)
             )
-        level = DiagnosticStatus.OK if times else DiagnosticStatus.WARN
+        doubt = self._doubt
+        pairs.update({name: f"{value:.4g}" for name, value in doubt.items()})
+        is_sure = times and not doubt.get("beyond")
+        level = DiagnosticStatus.OK if is_sure else DiagnosticStatus.WARN
         said = diagnostics(self, f"{counts['decisions']} decisions", pairs, level)
         self._diagnostics.publish(said)
 

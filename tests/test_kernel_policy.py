@@ -127,6 +127,21 @@ def test_the_gate_fires_far_away_and_rarely_on_held_out_states() -> None:
     assert policy.beyond.tolist() == [True]
 
 
+def test_doubt_tells_variance_threshold_and_whether_it_is_beyond() -> None:
+    policy = fitted()
+    assert policy.doubt == {}
+    policy.act(np.zeros(2, np.float32))
+    near = policy.doubt
+    assert near["variance"] <= near["threshold"] == policy.threshold
+    assert near["beyond"] == 0
+    policy.reset()
+    act_far(policy)
+    assert policy.doubt["variance"] > near["threshold"]
+    assert policy.doubt["beyond"] == 1
+    policy.reset()
+    assert policy.doubt == fitted(gate="off").doubt == {}
+
+
 def test_what_is_done_beyond_the_gate_is_what_the_config_says() -> None:
     near = np.array([0.4, 0.5], np.float32)
     actions = {gate: act_far(fitted(gate=gate)) for gate in ("off", "flag", "hold")}

@@ -28,11 +28,13 @@ from std_msgs.msg import Float64MultiArray, String
 from std_srvs.srv import SetBool, Trigger
 from trajectory_msgs.msg import JointTrajectory
 
+from agents import make_policy, save_policy
+from decisive.recording import RecordConfig, record
 from envs.tabletop.camera import ROBOT_CAMERA
 from ros_nodes import messages
 from ros_nodes.graph import share
 from ros_nodes.object_poses import ObjectPoses, camera_pose
-from ros_nodes.policy import PolicyNode
+from ros_nodes.policy import Job, PolicyNode
 from ros_nodes.safety_gate import SafetyGate
 
 pytestmark = pytest.mark.ros
@@ -309,6 +311,47 @@ def test_a_thousand_malformed_pictures_change_nothing(context: Context) -> None:
         node.finish()
         for each in (node, eyes):
             each.destroy_node()
+
+
+def test_diagnostics_warn_of_what_a_kernel_policy_was_never_shown(
+    context: Context, tmp_path: Path
+) -> None:
+    demos = record(RecordConfig("decisive/BlockInsertion-v0", episodes=8), tmp_path / "staging")
+    settings = {"frame": "slot1", "relations": True, "points": 200}
+    save_policy(make_policy("kernel", demos, settings), tmp_path / "kernel", "")
+    overrides = settings_of(
+        "policy", checkpoint=str(tmp_path / "kernel"), autostart=False, lockstep=True
+    )
+    node = PolicyNode(context=context, parameter_overrides=overrides)
+    said = node._diagnostics = Sink()  # type: ignore[assignment]
+    try:
+        assert node.trigger_configure().name == "SUCCESS"
+        assert node.trigger_activate().name == "SUCCESS"
+        near = demos.observations["state"][len(demos.actions) // 2]
+        # Of one number alone, metres: all points together would look the same from the slot.
+        away = near + np.eye(len(near), dtype=np.float32)[0] * 5.0
+        for state, level, beyond in (
+            (near, DiagnosticStatus.OK, "0"),
+            (away, DiagnosticStatus.WARN, "1"),
+        ):
+            now = node.get_clock().now().nanoseconds
+            place = np.zeros(2)
+            node._reference.start(place)
+            wanted = node._counts["decisions"] + 1
+            assert node._worker is not None
+            node._worker.submit(Job(state, place, None, now, now, True, 0))
+            end = time.monotonic() + 10.0
+            while node._counts["decisions"] < wanted and time.monotonic() < end:
+                time.sleep(0.01)
+            node._report()
+            status = said.messages[-1].status[0]
+            told = {pair.key: pair.value for pair in status.values}
+            assert (status.level, told["beyond"]) == (level, beyond)
+            assert (float(told["variance"]) > float(told["threshold"])) == (beyond == "1")
+        assert told["beyond what was shown"] == "1"
+    finally:
+        node.finish()
+        node.destroy_node()
 
 
 def test_a_checkpoint_that_does_not_fit_leaves_the_policy_unconfigured(context: Context) -> None:

@@ -195,6 +195,15 @@ class KernelPolicy(Policy):
         beyond = torch.as_tensor(self.beyond, device=plan.device)
         return torch.where(beyond[:, None, None], 0.0, plan)
 
+    @property
+    def doubt(self) -> dict[str, float]:
+        """Greatest variance of the batch, the gate's threshold, and whether it fired."""
+        variance, threshold = self.variance, self.threshold
+        if variance is None or threshold is None:
+            return {}
+        most = float(variance.max())
+        return {"variance": most, "threshold": threshold, "beyond": float(most > threshold)}
+
     def reset(self, seed: int | None = None) -> None:
         """Starts an episode; see `Policy.reset`."""
         super().reset(seed)

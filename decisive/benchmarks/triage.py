@@ -166,10 +166,10 @@ def _pictures(arguments: Arguments, command: str) -> int:
     from decisive.benchmarks.triage_study import run_arm
 
     study, root, source = _study(arguments)
-    _prepare(arguments)
     pictures = read_folders(root, (study.normal, *study.abnormal, *study.unseen), study.side)
     splits = split(pictures, (study.normal, *study.abnormal), study.unseen)
     _check_sizes(splits, np.array(pictures.folders) != study.normal)
+    _prepare(arguments)
     sets = {name: image_set(pictures, rows, study.normal, source) for name, rows in splits.items()}
     folders = np.array(pictures.folders)[splits["test"]]
 

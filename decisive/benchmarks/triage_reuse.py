@@ -92,11 +92,11 @@ def run(arguments: Arguments, command: str) -> int:
 
     study = _study(arguments)
     folder = arguments.folder
-    folder.mkdir(parents=True, exist_ok=True)
     late = deadline(arguments.minutes)
     pictures = read_folders(
         data_root(arguments), (study.normal, study.disease, study.other), study.side
     )
+    folder.mkdir(parents=True, exist_ok=True)
     source = arguments.source or (CXR if arguments.data is None else "Pictures of the user")
     digest = hashlib.sha256("".join(pictures.digests).encode()).hexdigest()
     found: list[dict[str, Any] | None] = []

@@ -12,18 +12,14 @@ matters is seen: so the labels do not depend on what is easy to see.
 """
 
 from dataclasses import dataclass
-from types import TracebackType
-from typing import Any, Self
 
 import numpy as np
-import pybullet
 from numpy.typing import NDArray
-from pybullet_utils.bullet_client import BulletClient
 
+from envs.tabletop.bullet_scenes import BulletScenes
 from envs.tabletop.clutter_bodies import KINDS, N_COLORS, N_SHAPES, SPLITS, Split, ids
 from envs.tabletop.clutter_layout import MISSES, NO_LABEL, TASKS, Layout, Plan
 from envs.tabletop.clutter_view import draw_view, photograph
-from envs.tabletop.quiet import quiet
 
 DISTANCES: dict[str, tuple[float, float]] = {
     "open": (0.42, 0.62),
@@ -103,34 +99,15 @@ def plan(config: ClutterConfig, k: int) -> Plan:
     return Plan(setup, kind, miss, (left, right), n)
 
 
-class ClutterScenes:
+class ClutterScenes(BulletScenes):
     """Draws the pictures, with a Bullet client of its own; close it, or use it in a `with`."""
 
     def __init__(self, config: ClutterConfig) -> None:
         """Connect; nothing is loaded."""
         self.config = config
-        with quiet():
-            self._client: Any = BulletClient(pybullet.DIRECT)
+        super().__init__()
         self._shapes = ids(config.split, N_SHAPES)
         self._colors = ids(config.split, N_COLORS)
-
-    def __enter__(self) -> Self:
-        """Itself."""
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        """Close."""
-        self.close()
-
-    def close(self) -> None:
-        """Disconnect; a second call is harmless."""
-        if self._client.isConnected():
-            self._client.disconnect()
 
     def draw(self, k: int) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
         """Picture k.

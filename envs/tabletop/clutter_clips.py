@@ -11,18 +11,15 @@ The block is moved along a smooth way; physics does not run. The camera stands s
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
-import pybullet
 from numpy.typing import NDArray
-from pybullet_utils.bullet_client import BulletClient
 
+from envs.tabletop.bullet_scenes import BulletScenes
 from envs.tabletop.clutter import ClutterConfig, rng_of
 from envs.tabletop.clutter_bodies import KINDS, N_COLORS, Bodies, color, contrast, ids
 from envs.tabletop.clutter_view import draw_table, draw_view, photograph
-from envs.tabletop.quiet import quiet
 from envs.tabletop.scene import yaw_quaternion
 
 MOTIONS: tuple[str, ...] = (
@@ -67,7 +64,7 @@ class Clip:
     label: int
 
 
-class ClutterClips:
+class ClutterClips(BulletScenes):
     """Draws clips, with a Bullet client of its own; close it, or use it in a `with`."""
 
     def __init__(self, config: ClutterConfig, n_frames: int = N_FRAMES) -> None:
@@ -83,26 +80,7 @@ class ClutterClips:
         if not 2 <= n_frames <= 64:
             raise ValueError(f"a clip needs 2 to 64 frames, got {n_frames}")
         self.config, self.n_frames = config, n_frames
-        with quiet():
-            self._client: Any = BulletClient(pybullet.DIRECT)
-
-    def __enter__(self) -> Self:
-        """Itself."""
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        """Close."""
-        self.close()
-
-    def close(self) -> None:
-        """Disconnect; a second call is harmless."""
-        if self._client.isConnected():
-            self._client.disconnect()
+        super().__init__()
 
     def draw(self, k: int) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
         """Clip k.

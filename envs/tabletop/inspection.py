@@ -13,14 +13,13 @@ again until the defect is seen: so the labels do not depend on what is easy to s
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from types import TracebackType
-from typing import Any, Literal, Self
+from typing import Literal
 
 import numpy as np
 import pybullet
 from numpy.typing import NDArray
-from pybullet_utils.bullet_client import BulletClient
 
+from envs.tabletop.bullet_scenes import BulletScenes
 from envs.tabletop.clutter_bodies import N_COLORS, N_SHAPES, Bodies, Color, color, contrast, ids
 from envs.tabletop.clutter_bodies import Split as ClutterSplit
 from envs.tabletop.clutter_view import Table, View, draw_table, draw_view, photograph
@@ -34,7 +33,6 @@ from envs.tabletop.inspection_parts import (
     triangles,
 )
 from envs.tabletop.instance_pictures import check_pictures, picture_rng
-from envs.tabletop.quiet import quiet
 
 Split = Literal["train", "tune", "test"]
 SOUND = "sound"
@@ -172,35 +170,16 @@ Both = tuple[NDArray[np.uint8], NDArray[np.uint8], NDArray[np.bool_]]
 """A picture without its defect, with it, and the pixels that differ."""
 
 
-class InspectionScenes:
+class InspectionScenes(BulletScenes):
     """Draws the pictures, with a Bullet client of its own; close it, or use it in a `with`."""
 
     def __init__(self, config: InspectionConfig) -> None:
         """Connect; nothing is loaded."""
         self.config = config
-        with quiet():
-            self._client: Any = BulletClient(pybullet.DIRECT)
+        super().__init__()
         split = _SPLITS[config.split]
         self._last: tuple[int, Both] | None = None
         self._shapes, self._colors = ids(split, N_SHAPES), ids(split, N_COLORS)
-
-    def __enter__(self) -> Self:
-        """Itself."""
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        """Close."""
-        self.close()
-
-    def close(self) -> None:
-        """Disconnect; a second call is harmless."""
-        if self._client.isConnected():
-            self._client.disconnect()
 
     def draw(self, k: int) -> InspectionPicture:
         """Picture k.

@@ -9,14 +9,12 @@ name and no colour, but for the colours that meshes and the environment have of 
 """
 
 from dataclasses import dataclass
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
-import pybullet
 from numpy.typing import NDArray
-from pybullet_utils.bullet_client import BulletClient
 
+from envs.tabletop.bullet_scenes import BulletScenes
 from envs.tabletop.clutter_bodies import (
     KINDS,
     N_COLORS,
@@ -38,7 +36,6 @@ from envs.tabletop.instance_pictures import (
     picture_rng,
 )
 from envs.tabletop.push import BLOCK
-from envs.tabletop.quiet import quiet
 from envs.tabletop.sorting_experts import HALF as CUBE
 
 CLASSES: tuple[str, ...] = (*KINDS, "block", "slot", "small cube", "shape")
@@ -83,34 +80,15 @@ class InstanceConfig:
             raise ValueError(f"things must be a range within 1 to 12, got {self.things}")
 
 
-class InstanceScenes:
+class InstanceScenes(BulletScenes):
     """Draws the cluttered table, with a Bullet client of its own; close it, or use a `with`."""
 
     def __init__(self, config: InstanceConfig) -> None:
         """Connect; nothing is loaded."""
         self.config = config
-        with quiet():
-            self._client: Any = BulletClient(pybullet.DIRECT)
+        super().__init__()
         self._shapes = ids(config.split, N_SHAPES)
         self._colors = ids(config.split, N_COLORS)
-
-    def __enter__(self) -> Self:
-        """Itself."""
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        """Close."""
-        self.close()
-
-    def close(self) -> None:
-        """Disconnect; a second call is harmless."""
-        if self._client.isConnected():
-            self._client.disconnect()
 
     def draw(self, k: int) -> InstancePicture:
         """Picture k, 0 or more: at least two instances, unless only one thing was asked for."""

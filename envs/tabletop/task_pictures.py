@@ -9,20 +9,17 @@ for the colours that meshes have of their own.
 """
 
 from dataclasses import dataclass
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
-import pybullet
 from numpy.typing import NDArray
-from pybullet_utils.bullet_client import BulletClient
 
+from envs.tabletop.bullet_scenes import BulletScenes
 from envs.tabletop.camera import PinholeCamera, rgbd_ids
 from envs.tabletop.clutter_bodies import KINDS, N_COLORS, Bodies, Color, Split, color, contrast, ids
 from envs.tabletop.clutter_view import FIELD_OF_VIEW, View, draw_table, draw_view, photograph
 from envs.tabletop.instance_pictures import check_pictures, instances, picture_rng
 from envs.tabletop.push import BLOCK
-from envs.tabletop.quiet import quiet
 
 CLASSES: tuple[str, ...] = ("table", *KINDS, "block")
 """What a pixel can show."""
@@ -87,33 +84,14 @@ class TaskPicture:
     count: int
 
 
-class TaskScenes:
+class TaskScenes(BulletScenes):
     """Draws the pictures, with a Bullet client of its own; close it, or use it in a `with`."""
 
     def __init__(self, config: TaskPictureConfig) -> None:
         """Connect; nothing is loaded."""
         self.config = config
-        with quiet():
-            self._client: Any = BulletClient(pybullet.DIRECT)
+        super().__init__()
         self._colors = ids(config.split, N_COLORS)
-
-    def __enter__(self) -> Self:
-        """Itself."""
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        """Close."""
-        self.close()
-
-    def close(self) -> None:
-        """Disconnect; a second call is harmless."""
-        if self._client.isConnected():
-            self._client.disconnect()
 
     def draw(self, k: int) -> TaskPicture:
         """Picture k, 0 or more, in which something is seen."""

@@ -9,7 +9,9 @@ neural-tangents==0.6.5 jax==0.4.30 jaxlib==0.4.30 tf2jax==0.3.6 dm-tree frozendi
 jax it does not import. Both sides compute the same kernels on the same points, one thread, the
 peer's compiled by `jax.jit` beforehand, and take turns, round after round. CPU time of the process,
 median and quartiles in milliseconds; the ratio is of the medians. The sums of the kernels must
-agree. `--fixture` writes the peer's values for the points that tests compare with instead.
+agree. Of fully connected kernels the product of the points alone is timed as well, in turns of its
+own: no kernel that starts from it can be faster. `--fixture` writes the peer's values for the
+points that tests compare with instead.
 """
 
 from __future__ import annotations
@@ -31,6 +33,7 @@ import torch
 from benchmarks.policy_latency import commit, cpu_name
 from learning.atomic import write_file
 from learning.distillation import KERNELS, KernelConfig, kernel
+from learning.distillation.products import times
 
 DTYPES = ("float32", "float64")
 PEER = Path(__file__).with_name("ntk_peer.py")
@@ -137,24 +140,27 @@ def measure(peer: Peer, name: str, dtype: str, rounds: int) -> dict[str, Any]:
         "shape": shape,
         "dtype": dtype,
     }
-    ours, theirs = [], []
+    sides = {"ours": lambda: kernel(config, x, y)}
+    if not config.convs:
+        sides["product"] = lambda: times(x, y)
+    took: dict[str, list[float]] = {side: [] for side in (*sides, "peer")}
     for turn in range(rounds + 1):
-        began = time.process_time()
-        found = kernel(config, x, y)
-        took = time.process_time() - began
-        answer = peer.ask("time", **request)
-        if not np.isclose(float(found.double().sum()), answer["sum"], rtol=1e-4):
-            raise SystemExit(f"{name}: kernels differ, {float(found.sum())} and {answer['sum']}")
-        if turn:  # the first does not count
-            ours.append(1e3 * took)
-            theirs.append(1e3 * answer["seconds"])
-    return {
-        "case": name,
-        "dtype": dtype,
-        "ours_ms": [round(float(q), 3) for q in np.percentile(ours, (50, 25, 75))],
-        "peer_ms": [round(float(q), 3) for q in np.percentile(theirs, (50, 25, 75))],
-        "ratio": round(float(np.median(theirs) / np.median(ours)), 2),
-    }
+        for side, compute in sides.items():
+            began = time.process_time()
+            found = compute()
+            seconds = time.process_time() - began
+            answer = peer.ask("time", **request)
+            if side == "ours" and not np.isclose(
+                float(found.double().sum()), answer["sum"], rtol=1e-4
+            ):
+                raise SystemExit(f"{name}: sums differ, {float(found.sum())} and {answer['sum']}")
+            if turn:  # the first does not count
+                took[side].append(1e3 * seconds)
+                took["peer"].append(1e3 * answer["seconds"])
+    row: dict[str, Any] = {"case": name, "dtype": dtype}
+    for side, values in took.items():
+        row[f"{side}_ms"] = [round(float(q), 3) for q in np.percentile(values, (50, 25, 75))]
+    return row | {"ratio": round(float(np.median(took["peer"]) / np.median(took["ours"])), 2)}
 
 
 def main() -> None:
@@ -182,8 +188,9 @@ def main() -> None:
             rows.append(measure(peers[dtype], name, dtype, args.rounds))
             if not args.json:
                 row = rows[-1]
+                product = f"{row['product_ms'][0]:9.2f}" if "product_ms" in row else 9 * " "
                 print(
-                    f"{name:44} {dtype}  ours {row['ours_ms'][0]:9.2f}  "
+                    f"{name:44} {dtype}  ours {row['ours_ms'][0]:9.2f}  product {product}  "
                     f"peer {row['peer_ms'][0]:9.2f} ms  {row['ratio']:6.2f} x",
                     flush=True,
                 )

@@ -42,7 +42,14 @@ class Prepared:
     mirrors: bool
 
 
-def prepare(name: str, scored_by: str | None, task: str | None, zca: bool, seed: int) -> Prepared:
+def prepare(
+    name: str,
+    scored_by: str | None,
+    task: str | None,
+    zca: bool,
+    seed: int,
+    pixels: int | None = None,
+) -> Prepared:
     """Read what is named, and fit the preprocessing.
 
     Args:
@@ -52,6 +59,7 @@ def prepare(name: str, scored_by: str | None, task: str | None, zca: bool, seed:
         task: of an image set with several.
         zca: whether images are whitened.
         seed: of the split.
+        pixels: side that images are averaged down to; None: they stay as they are.
 
     Raises:
         ValueError: one line, if there are no such data or nothing can be learned from them.
@@ -66,7 +74,9 @@ def prepare(name: str, scored_by: str | None, task: str | None, zca: bool, seed:
             f"held-out data must be like the others, {tuple(train.points.shape[1:])} with "
             f"{len(train.names)} names, got {tuple(held.points.shape[1:])} with {len(held.names)}"
         )
-    fitted = fit_preprocessing(train.points, zca)
+    if pixels is not None and not train.is_images:
+        raise ValueError("--pixels is of images: demonstrations are states")
+    fitted = fit_preprocessing(train.points, zca, pixels=pixels)
     return Prepared(
         train, held, fitted, fitted(train.points), fitted(held.points), mirrors=name != "mnist"
     )
@@ -118,7 +128,8 @@ def prepare_validation(data: Prepared, n: int) -> Prepared:
         ValueError: if there are not so many.
     """
     rest, held = held_out(data.train, n / len(data.train), seed=0)
-    fitted = fit_preprocessing(rest.points, data.preprocessing.whitening is not None)
+    before = data.preprocessing
+    fitted = fit_preprocessing(rest.points, before.whitening is not None, pixels=before.pixels)
     return Prepared(
         rest, held, fitted, fitted(rest.points), fitted(held.points), mirrors=data.mirrors
     )

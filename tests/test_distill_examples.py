@@ -17,7 +17,7 @@ from learning.distillation.examples import (
     held_out,
     image_examples,
 )
-from learning.distillation.preprocessing import fit_preprocessing
+from learning.distillation.preprocessing import averaged, fit_preprocessing
 from learning.distillation.subsets import CHOOSERS, choose, herding_rows, kmeans, kmeans_rows
 
 
@@ -144,6 +144,50 @@ def test_channels_are_standardised() -> None:
     assert torch.allclose(found.mean((0, 2, 3)), torch.zeros(3), atol=1e-5)
     assert torch.allclose(found.std((0, 2, 3), unbiased=False), torch.ones(3), atol=1e-5)
     assert torch.allclose(fitted.undo(found), images, atol=1e-5)
+
+
+def test_images_are_averaged_over_areas_by_hand() -> None:
+    # Three pixels to two: each new one covers one old pixel and half of the middle one.
+    row = torch.tensor([[[[3.0, 6.0, 12.0]]]])
+    found = averaged(row.expand(1, 1, 3, 3), 2)
+    assert torch.allclose(found[0, 0], torch.tensor([[4.0, 10.0]]).expand(2, 2))
+    blocks = torch.arange(16.0).view(1, 1, 4, 4)
+    pooled = torch.nn.functional.avg_pool2d(blocks, 2)
+    assert torch.allclose(averaged(blocks, 2), pooled)
+    assert averaged(blocks, 4) is blocks
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.integers(1, 9), st.integers(0, 9), st.integers(0, 9))
+def test_averaging_keeps_the_mean_and_constant_images(pixels: int, more: int, wide: int) -> None:
+    images = torch.rand(2, 3, pixels + more, pixels + wide, generator=seeded(), dtype=torch.float64)
+    found = averaged(images, pixels)
+    assert found.shape == (2, 3, pixels, pixels)
+    assert torch.allclose(found.mean((2, 3)), images.mean((2, 3)), rtol=1e-12)
+    ones = averaged(torch.ones_like(images), pixels)
+    assert torch.allclose(ones, torch.ones_like(ones), rtol=1e-12)
+
+
+def test_preprocessing_remembers_its_pixels() -> None:
+    images = torch.rand(50, 3, 9, 7, generator=seeded())
+    fitted = fit_preprocessing(images, pixels=4)
+    found = fitted(images)
+    assert found.shape == (50, 3, 4, 4)
+    assert torch.allclose(found.mean((0, 2, 3)), torch.zeros(3), atol=1e-5)
+    small = averaged(images, 4)
+    assert torch.allclose(fitted.undo(found), small, atol=1e-5)
+    assert torch.equal(fitted(small), found)
+    assert fit_preprocessing(images, zca=True, pixels=4)(images).shape == (50, 3, 4, 4)
+
+
+def test_images_of_too_few_pixels_and_states_are_refused() -> None:
+    with pytest.raises(ValueError, match=r"at least 8 x 8 can be averaged .* got \(1, 9, 7\)"):
+        fit_preprocessing(torch.rand(4, 1, 9, 7, generator=seeded()), pixels=8)
+    with pytest.raises(ValueError, match=r"got \(4,\)"):
+        fit_preprocessing(torch.rand(9, 4, generator=seeded()), pixels=2)
+    fitted = fit_preprocessing(torch.rand(4, 1, 9, 7, generator=seeded()))
+    with pytest.raises(ValueError, match="pixels must be at least 1"):
+        replace(fitted, pixels=0)
 
 
 def test_numbers_of_a_state_that_never_change_do_no_harm() -> None:

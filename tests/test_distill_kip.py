@@ -17,6 +17,7 @@ from learning.distillation import (
     KipConfig,
     KipResult,
     distil,
+    kernel,
     load_distilled,
     save_distilled,
     shipped_sets,
@@ -232,6 +233,30 @@ def test_a_set_comes_back_and_predicts_alike(sets: Sets, tmp_path: Path, zca: bo
     assert torch.equal(found.ridge().mean(found.preprocessing(images).double()), expected)
 
 
+def test_a_set_of_few_pixels_comes_back_and_takes_large_images(sets: Sets, tmp_path: Path) -> None:
+    train, held, _ = sets
+    fitted = fit_preprocessing(train.points, pixels=4)
+    config = replace(QUICK, steps=2, batch_size=6, validate_samples=9)
+    first = choose(train.at(fitted(train.points)), "random", 3, 0)
+    result = distil(CONV, train, held, fitted, first, config, tmp_path, progress=False)
+    assert result.distilled.points.shape == (3, 1, 4, 4)
+    save_distilled(tmp_path / "set", result.distilled, {}, "# Card\n", torch.float64)
+    found, _ = load_distilled(tmp_path / "set")
+    assert found.preprocessing.pixels == 4
+    large = found.preprocessing(held.points[:9]).double()
+    assert large.shape == (9, 1, 4, 4)
+    expected = result.distilled.ridge().mean(fitted(held.points[:9]).double())
+    assert torch.equal(found.ridge().mean(large), expected)
+
+
+def test_few_pixels_for_many_poolings_are_refused_at_once(sets: Sets, tmp_path: Path) -> None:
+    train, held, _ = sets
+    fitted = fit_preprocessing(train.points, pixels=1)
+    with pytest.raises(ValueError, match="at least 2 x 2"):
+        distil(CONV, train, held, fitted, torch.arange(3), QUICK, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
 def test_half_precision_costs_little(sets: Sets, tmp_path: Path) -> None:
     one = start(sets)
     save_distilled(tmp_path / "set", one, {}, "# Card\n", torch.float16)
@@ -260,6 +285,8 @@ def change(folder: Path, place: str, value: Any) -> None:
         ("config.kernel.shape", 3),
         ("config.kernel", {**asdict(FC), "convs": [1] * 5}),
         ("config.regulariser", "small"),
+        ("config.pixels", 0),
+        ("config.pixels", "8"),
         ("spec.names", ["one"]),
         ("spec", {}),
     ],
@@ -334,7 +361,7 @@ def eigenvalue(network: torch.nn.Module, x: Tensor) -> float:
 def test_the_largest_rate_is_that_of_the_tangent_kernel(sets: Sets) -> None:
     train, _, fitted = sets
     x = fitted(train.points[::50]).flatten(1)
-    network = finite_network(FC, x.shape[1], 3, FiniteConfig(width=32))
+    network = finite_network(FC, tuple(x.shape[1:]), 3, FiniteConfig(width=32))
     expected = 2 * 1.9 * x.shape[0] * 3 / eigenvalue(network, x)
     assert largest_rate(network, x, 0.9) == pytest.approx(expected, rel=0.02)
 
@@ -344,5 +371,33 @@ def test_a_finite_network_learns_its_points(sets: Sets) -> None:
     some = train.at(fitted(train.points)).take(list(range(0, 300, 10)))
     config = FiniteConfig(width=128, steps=150, l2=0.0)
     assert score_finite(FC, some.points, some.targets, some, config) == 1.0
-    with pytest.raises(ValueError, match="fully connected"):
-        score_finite(CONV, some.points, some.targets, some, config)
+
+
+@pytest.mark.parametrize(
+    "kernel", [CONV, KernelConfig(convs=(1, 2), head="mean")], ids=["flatten", "mean"]
+)
+def test_a_convolutional_network_learns_its_points(sets: Sets, kernel: KernelConfig) -> None:
+    train, _, fitted = sets
+    some = train.at(fitted(train.points)).take(list(range(0, 300, 30)))
+    config = FiniteConfig(width=16, steps=200, l2=0.0)
+    assert score_finite(kernel, some.points, some.targets, some, config) == 1.0
+    network = finite_network(kernel, (1, 8, 8), 3, config)
+    network(some.points).square().sum().backward()
+    for name, parameter in network.named_parameters():
+        assert parameter.grad is not None, name
+        assert float(parameter.grad.abs().sum()) > 0, name
+    with pytest.raises(ValueError, match="a convolutional kernel needs images"):
+        finite_network(kernel, (64,), 3, config)
+
+
+@pytest.mark.parametrize("head", ["flatten", "mean"])
+def test_a_finite_convolutional_network_starts_as_its_kernel_says(sets: Sets, head: Any) -> None:
+    # Outputs of many networks have the covariance of the NNGP kernel.
+    kernel_config = KernelConfig(convs=(1, 1), head=head, kind="nngp")
+    x = sets[2](sets[0].points[::150])
+    outputs = [
+        finite_network(kernel_config, (1, 8, 8), 400, FiniteConfig(width=64, seed=seed))(x)
+        for seed in range(30)
+    ]
+    found = torch.stack([one @ one.T / one.shape[1] for one in outputs]).mean(0).detach()
+    assert torch.allclose(found, kernel(kernel_config, x), rtol=0.15)

@@ -231,13 +231,28 @@ def test_the_benchmark_lists_and_refuses(tmp_path: Path, capsys: Any) -> None:
         benchmark.main(["--seeds", "4"])
 
 
+def test_files_that_are_no_results_are_told_apart_and_named(tmp_path: Path, capsys: Any) -> None:
+    words = ["--out", str(tmp_path), "--only", "mnist--random--1", "--seeds", "2"]
+    # What `decisive distill --json` prints, under the name of a cell.
+    (tmp_path / "mnist--random--1--1.json").write_text(json.dumps({"accuracy": 0.43}))
+    assert benchmark.main([*words, "--list"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines == ["not run  mnist--random--1--0", "other    mnist--random--1--1"]
+    assert benchmark.main([*words, "--table"]) == 0
+    page = (tmp_path / "README.md").read_text()
+    assert "Not counted above are 1 files" in page
+    assert "[mnist--random--1--1](mnist--random--1--1.json)" in page
+    assert "| random | not run | not run | not run |" in page
+
+
 def test_a_result_of_another_plan_is_not_taken(tmp_path: Path) -> None:
     cell = Cell("insertion", "random", 100, 0)
     path = tmp_path / f"{cell.name}.json"
     path.write_text(json.dumps({"plan": cell.plan(), "success_rate": 1.0}))
     assert benchmark.read(cell, tmp_path) is not None
-    path.write_text(json.dumps({"accuracy": 1.0}))
-    assert benchmark.read(cell, tmp_path) is None
+    for other in ({"accuracy": 1.0}, ["accuracy", 1.0]):
+        path.write_text(json.dumps(other))
+        assert benchmark.read(cell, tmp_path) is None
     path.write_text("{")
     with pytest.raises(ValueError, match="is not JSON"):
         benchmark.read(cell, tmp_path)

@@ -89,6 +89,21 @@ def test_convolutional_kernels_and_zca_work(images: str, capsys) -> None:
     assert found["depth"] is None
 
 
+def test_images_are_averaged_down_and_settings_chosen_without_the_held_out(
+    images: str, tmp_path: Path, capsys
+) -> None:
+    out = tmp_path / "run"
+    words = (images, "--per-class", "1", "--pixels", "4", "--kernel", "convnet3", "--depth", "2")
+    more = ("--method", "kmeans", "--float32", "--validation", "50", "--out", str(out), "--json")
+    found = told(capsys, *words, *more)
+    assert (found["pixels"], found["validation"], found["held_out"]) == (4, 50, 50)
+    assert found["accuracy"] > 1 / 3
+    distilled, _ = load_distilled(out)
+    assert distilled.points.shape == (3, 1, 4, 4)
+    assert distilled.preprocessing.pixels == 4
+    assert np.asarray(Image.open(out / "points.png")).std() > 1
+
+
 def test_demonstrations_are_distilled(demos: str, tmp_path: Path, capsys) -> None:
     out = tmp_path / "run"
     found = told(capsys, demos, "--points", "20", "--depth", "2", *QUICK, "--out", str(out))
@@ -125,12 +140,16 @@ def test_points_are_shown_in_the_columns_they_started_in() -> None:
         (("SET", "--points", "7"), "cannot be shared by 3 classes"),
         (("SET", "--task", "colour"), "the tasks are bar"),
         (("SET", "--kernel", "convnet", "--depth", "4"), "at least 16 x 16"),
-        (("SET", "--kernel", "convnet3", "--network"), "--kernel fc"),
+        (("SET", "--kernel", "convnet", "--pixels", "4"), "at least 8 x 8"),
+        (("SET", "--pixels", "9"), "at least 9 x 9 can be averaged"),
+        (("SET", "--pixels", "0"), "--pixels must be at least 1"),
+        (("SET", "--validation", "300"), "too few to hold out"),
         (("SET", "--kernel", "rbf"), "kernel"),
         (("SET", "--regulariser=-1"), "regulariser must be at least 0"),
         (("SET", "--held-out", "DEMOS"), "set.json"),
         (("DEMOS", "--per-class", "2"), "give --points"),
         (("DEMOS", "--zca"), "ZCA is for images"),
+        (("DEMOS", "--pixels", "4"), "--pixels is of images"),
         (("DEMOS", "--augment"), "augmentation is for images"),
         (("DEMOS", "--task", "bar"), "--task is of image sets"),
         (("DEMOS", "--kernel", "convnet"), r"\(C, H, W\)"),
@@ -172,6 +191,15 @@ def test_a_finite_network_learns_from_the_points(images: str, capsys) -> None:
     assert found["distilled"] > 0.4
     assert found["natural"] > 0.4
     assert found["settings"]["width"] == 1024
+
+
+@pytest.mark.learning
+def test_a_finite_convolutional_network_learns_from_the_points(images: str, capsys) -> None:
+    words = (images, "--per-class", "5", "--method", "kmeans", "--network", "--json")
+    found = told(capsys, *words, "--kernel", "convnet3", "--depth", "1", "--pixels", "6")["network"]
+    assert found["distilled"] > 0.4
+    assert found["natural"] > 0.4
+    assert found["settings"]["width"] == 128
 
 
 @pytest.mark.learning

@@ -16,6 +16,7 @@ from torch.nn import functional as F
 from learning.distillation import (
     KERNELS,
     KernelConfig,
+    hidden_layers,
     kernel,
     kernel_diagonal,
     kernel_tile,
@@ -23,7 +24,7 @@ from learning.distillation import (
 )
 from learning.distillation.arc_cosine import blocks, relu_moments
 from learning.distillation.products import products
-from learning.distillation.spatial import convolve, flatten, pool, same_position
+from learning.distillation.spatial import convolve, covariance, flatten, pool, same_position
 
 VALUES = json.loads((Path(__file__).parent / "data" / "ntk_values.json").read_text())
 CASES = VALUES["cases"]
@@ -312,6 +313,38 @@ def test_layers_are_differentiated_right() -> None:
     base = normal(3, 3, 2, 4, 2, seed=1).requires_grad_()
     assert torch.autograd.gradcheck(lambda a, b: convolve(a, 2.0, b), (s, base))
     assert torch.autograd.gradcheck(pool, (s,))
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_covariances_of_images_are_products_of_pixels(channels: int) -> None:
+    x = normal(3, channels, 2, 4).requires_grad_()
+    y = normal(2, channels, 2, 4, seed=1).requires_grad_()
+    expected = torch.einsum("ichw,jcab->hawbij", x, y) / channels
+    assert torch.allclose(covariance(x, y), expected, rtol=1e-12)
+    assert torch.autograd.gradcheck(covariance, (x, y))
+
+
+@pytest.mark.parametrize("kind", ["ntk", "nngp"])
+@pytest.mark.parametrize("depth", [0, 1, 3])
+@pytest.mark.parametrize("sides", [(5, 9), (9, 5)])
+def test_layers_at_once_are_the_layers_one_by_one(
+    depth: int, kind: str, sides: tuple[int, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = replace(KernelConfig(depth), kind=kind)
+    x, y = normal(sides[0], 6), normal(sides[1], 6, seed=1)
+    y[0], y[1], y[2] = x[1], 0, -x[2]
+    expected = kernel_tile(config, x, y.clone().requires_grad_()).detach()
+    for size in (1, 200, 2**17):  # blocks of a row, of some rows, of all
+        monkeypatch.setattr(hidden_layers, "BLOCK_BYTES", size)
+        assert torch.allclose(kernel_tile(config, x, y), expected, rtol=1e-12, atol=1e-14)
+
+
+@pytest.mark.parametrize("depth", [1, 3])
+def test_single_precision_is_right_to_a_millionth(depth: int) -> None:
+    x, y = normal(60, 784), normal(50, 784, seed=1)
+    exact = kernel(KernelConfig(depth), x, y)
+    found = kernel(KernelConfig(depth), x.float(), y.float()).double()
+    assert torch.allclose(found, exact, rtol=1e-6, atol=1e-6)
 
 
 def test_equal_positions_are_found() -> None:

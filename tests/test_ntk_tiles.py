@@ -122,6 +122,7 @@ def test_memory_stays_within_its_bound() -> None:
         (normal(2, 3), normal(0, 3), "points on both sides, got 2 and 0"),
         (torch.full((2, 3), torch.nan), torch.ones(1, 3), "finite"),
         (torch.ones(1, 3), torch.full((2, 3), torch.inf), "finite"),
+        (normal(2, 3), 1e200 * normal(2, 3), "enormous values; scale them down"),
     ],
 )
 def test_points_that_do_not_fit_are_refused(x: Tensor, y: Tensor, message: str) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -16,6 +16,9 @@ from decisive import tables
 from decisive.arguments import Flag, OptionalText, check_writable, parse
 from decisive.benchmarks.distill_study import Cell, Sources, core_cells, full_cells, run_cell
 from learning.atomic import write_file
+
+DONE, OTHER, NOT_RUN = "done   ", "other  ", "not run"
+"""States of a cell; `other`: its file is no result of this plan, and a run replaces it."""
 
 
 @dataclass(frozen=True)
@@ -44,7 +47,8 @@ class Arguments:
     minutes: float | None = None
     """Begin no cell after so many minutes."""
     list: Flag = False
-    """Print the names of the cells, and which are done; run nothing."""
+    """Print the names of the cells, and which are done, not run, or other: their file holds what
+    another plan or `decisive distill` wrote, which is not counted, and replaced; run nothing."""
     table: Flag = False
     """Write and print the table of what is there; run nothing."""
     out: Annotated[str, tyro.conf.arg(metavar="FOLDER")] = "docs/benchmarks/distill"
@@ -80,13 +84,14 @@ def main(argv: Sequence[str]) -> int:
     found = {cell: read(cell, folder) for cell in full_cells()}
     if arguments.list:
         for cell in chosen:
-            print(f"{'done   ' if found[cell] is not None else 'not run'}  {cell.name}")
+            print(f"{_state(cell, found, folder)}  {cell.name}")
         return 0
     folder.mkdir(parents=True, exist_ok=True)
     check_writable(folder / "README.md")
     if not arguments.table:
         _run([cell for cell in chosen if found[cell] is None], found, arguments)
-    distill_report.write(found, "decisive benchmark distill --full", folder)
+    others = [cell.name for cell in found if _state(cell, found, folder) == OTHER]
+    distill_report.write(found, "decisive benchmark distill --full", folder, others)
     told = distill_report.all_tables(found)
     if arguments.json:
         plain = {title: {"header": h, "rows": r} for title, (h, r) in told.items()}
@@ -102,16 +107,24 @@ def _fits(cell: Cell, name: str | None) -> bool:
     return name is None or f"{cell.name}--".startswith(f"{name.rstrip('-')}--")
 
 
+def _state(cell: Cell, found: Mapping[Cell, Any], folder: Path) -> str:
+    """Whether a cell is done, or its file holds something else, or there is none."""
+    if found[cell] is not None:
+        return DONE
+    return OTHER if (folder / f"{cell.name}.json").exists() else NOT_RUN
+
+
 def read(cell: Cell, folder: Path) -> dict[str, Any] | None:
-    """The result of a cell; None if there is none of this plan."""
+    """The result of a cell; None if there is none, or what is there is not of this plan."""
     try:
-        result: dict[str, Any] = json.loads((folder / f"{cell.name}.json").read_bytes())
+        result = json.loads((folder / f"{cell.name}.json").read_bytes())
     except FileNotFoundError:
         return None
     except ValueError as error:
         raise ValueError(f"{folder / cell.name}.json is not JSON: {error}") from None
-    same = result.get("plan") == json.loads(json.dumps(cell.plan()))
-    return result if same else None
+    if not isinstance(result, dict) or result.get("plan") != json.loads(json.dumps(cell.plan())):
+        return None
+    return result
 
 
 def _run(todo: Sequence[Cell], found: dict[Cell, Any], arguments: Arguments) -> None:

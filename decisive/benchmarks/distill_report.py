@@ -106,8 +106,15 @@ def _spread(values: Sequence[float]) -> str:
     return f"{fmean(values):.1f} [{min(values):.1f}, {max(values):.1f}]"
 
 
-def write(found: Results, command: str, folder: Path) -> None:
-    """Write README.md with all tables, and the picture if there is anything to draw."""
+def write(found: Results, command: str, folder: Path, others: Sequence[str] = ()) -> None:
+    """Write README.md with all tables, and the picture if there is anything to draw.
+
+    Args:
+        found: results.
+        command: that makes them.
+        folder: to write to.
+        others: cells whose file is no result of the plan.
+    """
     lines = [
         "# Distillation: what few points are worth",
         "",
@@ -129,6 +136,8 @@ def write(found: Results, command: str, folder: Path) -> None:
     costs = _costs(found)
     if costs:
         lines += ["", costs]
+    if others:
+        lines += ["", _not_counted(others)]
     drawn = success_picture(found)
     if drawn is not None:
         write_file(folder / PICTURE, drawn)
@@ -147,6 +156,15 @@ def _chosen(found: Results) -> list[str]:
                 )
                 lines.append(f"- {data}, {size} of each class: {told}")
     return lines
+
+
+def _not_counted(others: Sequence[str]) -> str:
+    names = ", ".join(f"[{name}]({name}.json)" for name in others)
+    return (
+        f"Not counted above are {len(others)} files of cells' names that hold no result of this "
+        "plan but what `decisive distill DATA --json` told (docs/distillation.md has it), or what "
+        f"an older plan did: {names}. A run of the benchmark replaces them."
+    )
 
 
 def _costs(found: Results) -> str:

@@ -171,7 +171,11 @@ def save_distilled(
         tensors["whitening"] = one.preprocessing.whitening.float()
     config = {
         "method": METHOD,
-        "config": {"kernel": asdict(one.kernel), "regulariser": one.regulariser},
+        "config": {
+            "kernel": asdict(one.kernel),
+            "regulariser": one.regulariser,
+            "pixels": one.preprocessing.pixels,
+        },
         "spec": {"names": list(one.names), "is_classes": one.is_classes},
         "training": dict(training),
     }
@@ -208,7 +212,12 @@ def load_distilled(path_or_name: str | Path) -> tuple[Distilled, dict[str, Any]]
             points=tensors["points"],
             labels=tensors["labels"],
             kernel=KernelConfig(**kernel),
-            preprocessing=Preprocessing(tensors["mean"], tensors["std"], tensors.get("whitening")),
+            preprocessing=Preprocessing(
+                tensors["mean"],
+                tensors["std"],
+                tensors.get("whitening"),
+                settings.get("pixels"),  # sets of before had all of their pixels
+            ),
             names=tuple(spec["names"]),
             is_classes=bool(spec["is_classes"]),
             offset=tensors["offset"],

@@ -11,6 +11,7 @@ thousand steps makes up for the paper's five thousand.
 """
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -21,6 +22,7 @@ from learning.distillation.examples import Examples
 from learning.distillation.kernel_config import KernelConfig
 from learning.run import isolated
 
+Start = Callable[[nn.Linear | nn.Conv2d], nn.Module]
 _KERNEL_POINTS = 50
 _POWER_STEPS = 30
 
@@ -30,7 +32,7 @@ class FiniteConfig:
     """How to train a finite network on few points.
 
     Attributes:
-        width: units of a hidden layer.
+        width: units, or channels, of a hidden layer.
         steps: of gradient descent, all points in each.
         rate: peak learning rate over the largest stable one; a cosine takes it to zero.
         momentum: of the descent.
@@ -55,26 +57,55 @@ class FiniteConfig:
             raise ValueError("rate must be positive, momentum in [0, 1) and l2 at least 0")
 
 
-def finite_network(kernel: KernelConfig, n_in: int, n_out: int, config: FiniteConfig) -> nn.Module:
-    """The fully connected network of a kernel at a finite width.
+def finite_network(
+    kernel: KernelConfig, shape: tuple[int, ...], n_out: int, config: FiniteConfig
+) -> nn.Module:
+    """The network of a kernel at a finite width.
 
     Weights start with a standard deviation of `w_std / sqrt(fan in)` and biases with `b_std`.
 
-    Raises:
-        ValueError: if the kernel is convolutional.
+    Args:
+        kernel: which network.
+        shape: of a point, `(C, H, W)` for a convolutional one.
+        n_out: numbers it tells.
+        config: its width, and the seed of its weights.
     """
-    if kernel.convs:
-        raise ValueError("finite networks are of fully connected kernels here: --kernel fc")
+    kernel.check_shape(shape)
     generator = torch.Generator().manual_seed(config.seed)
-    widths = [n_in, *[config.width] * kernel.depth, n_out]
-    layers: list[nn.Module] = []
-    for before, after in pairwise(widths):
-        layer = nn.Linear(before, after)
-        std = kernel.w_std / math.sqrt(before)
-        nn.init.normal_(layer.weight, 0, std, generator)
+
+    def started(layer: nn.Linear | nn.Conv2d) -> nn.Module:
+        fan_in = layer.weight[0].numel()
+        nn.init.normal_(layer.weight, 0, kernel.w_std / math.sqrt(fan_in), generator)
+        assert layer.bias is not None
         nn.init.normal_(layer.bias, 0, kernel.b_std, generator)
-        layers += [layer, nn.ReLU()]
-    return nn.Sequential(*layers[:-1])
+        return layer
+
+    if kernel.convs:
+        layers, n_features = _convolutional(kernel, shape, config.width, started)
+    else:
+        widths = [math.prod(shape), *[config.width] * kernel.depth]
+        layers, n_features = [nn.Flatten()], widths[-1]
+        for before, after in pairwise(widths):
+            layers += [started(nn.Linear(before, after)), nn.ReLU()]
+    return nn.Sequential(*layers, started(nn.Linear(n_features, n_out)))
+
+
+def _convolutional(
+    kernel: KernelConfig, shape: tuple[int, ...], width: int, started: Start
+) -> tuple[list[nn.Module], int]:
+    """All layers but the last, and how many numbers they make of an image."""
+    channels, height, columns = shape
+    layers: list[nn.Module] = []
+    for layer in kernel.layers:
+        if layer == "pool":
+            layers.append(nn.AvgPool2d(2))
+            height, columns = height // 2, columns // 2
+            continue
+        layers += [started(nn.Conv2d(channels, width, 3, padding=1)), nn.ReLU()]
+        channels = width
+    if kernel.head == "mean":
+        return [*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten()], width
+    return [*layers, nn.Flatten()], width * height * columns
 
 
 def train_finite(
@@ -83,20 +114,20 @@ def train_finite(
     """Train the network of a kernel on few points.
 
     Args:
-        kernel: fully connected.
+        kernel: which network.
         points: `(n, ...)` in the space of the kernel.
         labels: `(n, K)`.
         config: how.
 
     Returns:
-        The network, float32, of flat points, in evaluation mode.
+        The network, float32, in evaluation mode.
 
     Raises:
-        ValueError: if the kernel is convolutional or the loss became NaN.
+        ValueError: if the points do not fit the network or the loss became NaN.
     """
-    x, y = points.flatten(1).float(), labels.float()
+    x, y = points.float(), labels.float()
     with isolated(config.threads):
-        network = finite_network(kernel, x.shape[1], y.shape[1], config)
+        network = finite_network(kernel, tuple(x.shape[1:]), y.shape[1], config)
         peak = config.rate * largest_rate(network, x, config.momentum)
         optimizer = torch.optim.SGD(network.parameters(), lr=peak, momentum=config.momentum)
         loss = torch.zeros(())
@@ -122,7 +153,7 @@ def largest_rate(network: nn.Module, x: Tensor, momentum: float) -> float:
 
     Args:
         network: at its first weights.
-        x: `(n, D)` points.
+        x: `(n, ...)` points.
         momentum: of the descent.
     """
     some = x[torch.linspace(0, len(x) - 1, min(len(x), _KERNEL_POINTS)).long()]
@@ -147,7 +178,7 @@ def largest_rate(network: nn.Module, x: Tensor, momentum: float) -> float:
 
 @torch.no_grad()
 def _outputs(network: nn.Module, points: Tensor) -> Tensor:
-    return torch.cat([network(part.flatten(1).float()) for part in points.split(4096)])
+    return torch.cat([network(part.float()) for part in points.split(1024)])
 
 
 def score_finite(
@@ -156,7 +187,7 @@ def score_finite(
     """Train a network on few points; its accuracy, or explained share of the variance.
 
     Args:
-        kernel: fully connected.
+        kernel: which network.
         points: `(n, ...)` in the space of the kernel.
         labels: `(n, K)`.
         held_out: with points in the same space.

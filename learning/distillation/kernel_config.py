@@ -61,6 +61,16 @@ class KernelConfig:
         """How often 2x2 pooling halves the sides of an image."""
         return len(self.convs) - (self.head == "mean") if self.convs else 0
 
+    @property
+    def layers(self) -> tuple[str, ...]:
+        """Of a convolutional network each `conv` (with ReLU) and `pool`, in order."""
+        found = ["conv"] if self.prepend else []
+        for number, count in enumerate(self.convs):
+            found += ["conv"] * count
+            if number < self.n_poolings:
+                found.append("pool")
+        return tuple(found)
+
     def check_shape(self, shape: tuple[int, ...]) -> None:
         """Refuse points that the network cannot take.
 

@@ -16,9 +16,17 @@ import torch
 from torch import Tensor
 
 from learning.distillation.arc_cosine import relu_moments, standard_deviation
+from learning.distillation.hidden_layers import kernel_at_once
 from learning.distillation.kernel_config import KernelConfig
 from learning.distillation.products import products
-from learning.distillation.spatial import average, convolve, flatten, pool, same_position
+from learning.distillation.spatial import (
+    average,
+    convolve,
+    covariance,
+    flatten,
+    pool,
+    same_position,
+)
 
 Pair = tuple[Tensor, Tensor | None]
 """Sigma and Theta; no Theta for the NNGP kernel."""
@@ -75,10 +83,13 @@ def _dense(config: KernelConfig, s: Tensor, theta: Tensor | None, share: float =
 
 
 def _fully_connected(config: KernelConfig, x: Tensor, y: Tensor) -> Tensor:
-    width = x.shape[1]
-    s = products(x, y, config.w_std**2 / width, config.b_std**2)
-    theta = s if config.kind == "ntk" else None
+    if len(x) > len(y):  # passes are fastest over long rows
+        return _fully_connected(config, y, x).T
+    if not (torch.is_grad_enabled() and (x.requires_grad or y.requires_grad)):
+        return kernel_at_once(config, x, y)
+    s = products(x, y, config.w_std**2 / x.shape[1], config.b_std**2)
     vx, vy = (_affine(config, points.square().mean(1)) for points in (x, y))
+    theta = s if config.kind == "ntk" else None
     dense = config.w_std**2 / (2 * math.pi), config.b_std**2
     for _ in range(config.depth):
         sx, sy = standard_deviation(vx)[:, None], standard_deviation(vy)[None]
@@ -90,15 +101,14 @@ def _fully_connected(config: KernelConfig, x: Tensor, y: Tensor) -> Tensor:
 def _convolutional(config: KernelConfig, x: Tensor, y: Tensor) -> Tensor:
     """Carries the covariances of the points with themselves along: pooling mixes positions."""
     channels = x.shape[1]
-    s = torch.einsum("ichw,jcab->hawbij", x, y).contiguous() / channels
+    s = covariance(x, y)
     own = [
         torch.einsum("ichw,icab->hawbi", points, points).contiguous() / channels
         for points in (x, y)
     ]
     theta: Tensor | None = None
     scale, bias = config.w_std**2, x.new_full((), config.b_std**2)
-    layers = _layers(config)
-    for number, layer in enumerate(layers):
+    for number, layer in enumerate(config.layers):
         if layer == "pool":
             s, theta = pool(s), None if theta is None else pool(theta)
             own = [pool(one) for one in own]
@@ -109,23 +119,13 @@ def _convolutional(config: KernelConfig, x: Tensor, y: Tensor) -> Tensor:
         own = [convolve(one, scale, bias) for one in own]
         s, theta = _relu(s, theta, own)
         scale = config.w_std**2 / (2 * math.pi)
-        if "conv" in layers[number + 1 :]:
+        if "conv" in config.layers[number + 1 :]:
             own = [_relu(one, None, [one, one])[0] for one in own]
         else:
             own = []
     head = flatten if config.head == "flatten" else average
     s, theta = _dense(config, head(s), None if theta is None else head(theta), 1 / (2 * math.pi))
     return s if theta is None else theta
-
-
-def _layers(config: KernelConfig) -> list[str]:
-    """Each convolution (with ReLU) and pooling, in order."""
-    layers = ["conv"] if config.prepend else []
-    for number, count in enumerate(config.convs):
-        layers += ["conv"] * count
-        if number < config.n_poolings:
-            layers.append("pool")
-    return layers
 
 
 def _relu(s: Tensor, theta: Tensor | None, own: list[Tensor]) -> Pair:
@@ -139,5 +139,8 @@ def _relu(s: Tensor, theta: Tensor | None, own: list[Tensor]) -> Pair:
     sx, sy = (standard_deviation(same_position(one)) for one in own)  # (H, W, n)
     sx, sy = sx[:, None, :, None], sy[None, :, None]
     if s.ndim == 6:
-        sx, sy = sx[..., None], sy[..., None, :]
+        # Spread over all pairs, which costs little: passes are slow over rows as short as one side.
+        pairs = s.shape[-2:]
+        sx = sx[..., None].expand(*sx.shape[:-1], *pairs).contiguous()
+        sy = sy[..., None, :].expand(*sy.shape[:-1], *pairs).contiguous()
     return relu_moments(s, theta, sx, sy)

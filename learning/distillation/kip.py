@@ -184,7 +184,7 @@ def distil(
             holds another run.
         OSError: if `out` cannot be written.
     """
-    kernel_config.check_shape(tuple(train.points.shape[1:]))
+    kernel_config.check_shape(tuple(preprocessing(train.points[:1]).shape[1:]))
     if config.augment and not train.is_images:
         raise ValueError("augmentation is for images; leave it out")
     with isolated(config.threads):

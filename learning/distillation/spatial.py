@@ -19,6 +19,20 @@ from torch.autograd.function import once_differentiable
 from learning.distillation.arc_cosine import BLOCK
 
 
+def covariance(x: Tensor, y: Tensor) -> Tensor:
+    """Covariances between positions of images: products of pixels, mean over channels.
+
+    Args:
+        x: `(n, C, H, W)`.
+        y: `(m, C, H, W)`.
+
+    Returns:
+        `(H, H, W, W, n, m)`.
+    """
+    out: Tensor = _Covariance.apply(x, y)
+    return out
+
+
 def convolve(s: Tensor, scale: float, base: Tensor) -> Tensor:
     """What a 3x3 convolution with zero padding makes of a covariance.
 
@@ -65,6 +79,46 @@ def flatten(s: Tensor) -> Tensor:
 def average(s: Tensor) -> Tensor:
     """Mean over all pairs of positions: global average pooling."""
     return s.mean((0, 1, 2, 3))
+
+
+class _Covariance(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, y: Tensor) -> Tensor:
+        ctx.save_for_backward(x, y)
+        left, right = _spread(x, y)
+        channels, height, width = x.shape[1:]
+        out = x.new_empty(height, height, width, width, len(x), len(y))
+        for row, part in enumerate(out):
+            torch.mul(left[0, row, None, :, None], right[0, :, None], out=part)
+            for channel in range(1, channels):
+                part.addcmul_(left[channel, row, None, :, None], right[channel, :, None])
+        return out.mul_(1 / channels) if channels > 1 else out
+
+    @staticmethod
+    @once_differentiable
+    def backward(  # pyright: ignore[reportIncompatibleMethodOverride]
+        ctx: Any, grad: Tensor
+    ) -> tuple[Tensor | None, Tensor | None]:
+        x, y = ctx.saved_tensors
+        left, right = _spread(x, y)
+        share = 1 / x.shape[1]
+        to_x, to_y = torch.zeros_like(left), torch.zeros_like(right)
+        for row, part in enumerate(grad):
+            for channel in range(x.shape[1]):
+                if ctx.needs_input_grad[0]:
+                    to_x[channel, row] = (part * right[channel, :, None]).sum((0, 2))
+                if ctx.needs_input_grad[1]:
+                    to_y[channel] += (part * left[channel, row, None, :, None]).sum(1)
+        return share * to_x.sum(-1).permute(3, 0, 1, 2), share * to_y.sum(-2).permute(3, 0, 1, 2)
+
+
+def _spread(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+    """Pixels of both sides for every pair of images: `(C, H, W, n, m)` each."""
+    pairs = len(x), len(y)
+    left, right = x.permute(1, 2, 3, 0)[..., None], y.permute(1, 2, 3, 0)[..., None, :]
+    return left.expand(*left.shape[:3], *pairs).contiguous(), right.expand(
+        *left.shape[:3], *pairs
+    ).contiguous()
 
 
 class _Convolution(torch.autograd.Function):

@@ -64,11 +64,15 @@ def kernel(
     n, m = len(x), len(x if y is None else y)
     most = _pairs(config, x, max_bytes)
     if work is None and n * m + (n + m if config.convs else 0) <= most:
-        return kernel_tile(config, x, x if y is None else y)
-    most = most if not config.convs else most - 2 * math.isqrt(most)
-    if work is not None:
-        most = min(most, work.pairs(config))
-    out: Tensor = _Tiled.apply(config, tile_sides(n, m, most), work or do_here, x, y)
+        out = kernel_tile(config, x, x if y is None else y)
+    else:
+        most = most if not config.convs else most - 2 * math.isqrt(most)
+        if work is not None:
+            most = min(most, work.pairs(config))
+        out = _Tiled.apply(config, tile_sides(n, m, most), work or do_here, x, y)
+    if not config.convs:
+        # Of points that are not finite no row is: to look at the result is less than at them.
+        _check_finite(out)
     return out
 
 
@@ -194,7 +198,14 @@ def _check(config: KernelConfig, x: Tensor, y: Tensor) -> None:
         raise ValueError(f"points must be float32 or float64, got {x.dtype}")
     if not len(x) or not len(y):
         raise ValueError(f"a kernel needs points on both sides, got {len(x)} and {len(y)}")
-    for points in (x,) if y is x else (x, y):
-        # A sum is finite unless a part of it is not, or it overflows, which is as bad.
-        if not bool(torch.isfinite(points.detach().sum())):
-            raise ValueError("points must be finite, got NaN, infinite or enormous values")
+    for points in (x, y) if config.convs else ():
+        _check_finite(points)
+
+
+def _check_finite(numbers: Tensor) -> None:
+    # A sum is finite unless a part of it is not, or it overflows, which is as bad.
+    if not math.isfinite(float(numbers.detach().sum())):
+        raise ValueError(
+            "points must be finite, got NaN, infinite or enormous values; scale them down, or "
+            "lower lr where they are learned"
+        )

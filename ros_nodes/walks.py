@@ -34,6 +34,8 @@ from ros_nodes.walk_picture import draw_walk
 
 GRAPH = "sim_navigation"
 OVER = ("arrived", "failed")
+BILINGUAL = "houses-en-zh"
+"""Ranker of walks that are not told in English, unless another one is given."""
 STEP = 0.03
 """Metres between the places of a trail."""
 
@@ -47,9 +49,10 @@ class WalksConfig:
         walks: how many of its instructions.
         model: world model; empty for none.
         seed: of the instructions.
-        overrides: parameters of nodes, `NODE.name`.
+        overrides: parameters of nodes, `NODE.name`; see `parameters`.
         patience: seconds of wall time for one walk.
         pictures: folder for a picture of each walk; none if None.
+        language: of the instructions, one of `envs.indoor.instructions.LANGUAGES`.
     """
 
     house: str = "house_test_000000"
@@ -59,10 +62,19 @@ class WalksConfig:
     overrides: Mapping[str, Any] = field(default_factory=dict)
     patience: float = 300.0
     pictures: Path | None = None
+    language: str = "en"
+
+    @property
+    def parameters(self) -> Mapping[str, Any]:
+        """`overrides`, and before them a ranker that reads the language."""
+        reads = {} if self.language == "en" else {"navigator.ranker": BILINGUAL}
+        return {**reads, **self.overrides}
 
 
-def instructions_of(scene: HouseScene, seed: int, count: int) -> list[Instruction]:
-    """Instructions of a house, each of another path."""
+def instructions_of(
+    scene: HouseScene, seed: int, count: int, language: str = "en"
+) -> list[Instruction]:
+    """Instructions of a house, each of another path; the same paths in every language."""
     return [
         Instruction(
             f"{entry['path_id']}_0",
@@ -72,8 +84,15 @@ def instructions_of(scene: HouseScene, seed: int, count: int) -> list[Instructio
             entry["heading"],
             entry["instructions"][0],
         )
-        for entry in r2r_entries([scene.house], seed, count, 1)
+        for entry in r2r_entries([scene.house], seed, count, 1, language)
     ]
+
+
+def _captions(scene: HouseScene, config: WalksConfig) -> list[str]:
+    """What stands over the pictures: English, as their font has no other script."""
+    texts = [one.text for one in instructions_of(scene, config.seed, config.walks)]
+    note = "" if config.language == "en" else f" (told in the language {config.language})"
+    return [f"{text}{note}" for text in texts]
 
 
 def run_walks(config: WalksConfig, logs: Path | None = None) -> dict[str, Any]:
@@ -89,7 +108,8 @@ def run_walks(config: WalksConfig, logs: Path | None = None) -> dict[str, Any]:
     """
     scene = HouseScene(config.house)
     try:
-        errands = instructions_of(scene, config.seed, config.walks)
+        errands = instructions_of(scene, config.seed, config.walks, config.language)
+        captions = _captions(scene, config)
         direct = _direct(config, scene, errands)
     finally:
         scene.close()
@@ -98,7 +118,7 @@ def run_walks(config: WalksConfig, logs: Path | None = None) -> dict[str, Any]:
         "sim_base.house": config.house,
         "navigator.model": config.model,
         **({"world_model.model": config.model} if config.model else {}),
-        **config.overrides,
+        **config.parameters,
     }
     with (
         tempfile.TemporaryDirectory() as scratch,
@@ -108,14 +128,15 @@ def run_walks(config: WalksConfig, logs: Path | None = None) -> dict[str, Any]:
         rows, trails, gate = _through(config, graph, errands, processes)
     if config.pictures is not None:
         config.pictures.mkdir(parents=True, exist_ok=True)
-        for number, (row, trail) in enumerate(zip(rows, trails, strict=True)):
-            picture = draw_walk(graph, scene.house, row, trail)
+        for number, (row, trail, text) in enumerate(zip(rows, trails, captions, strict=True)):
+            picture = draw_walk(graph, scene.house, {**row, "instruction": text}, trail)
             save_png(picture, config.pictures / f"{config.house}-{number}.png")
     return {
         "graph": GRAPH,
         "house": config.house,
         "model": config.model,
         "seed": config.seed,
+        "language": config.language,
         "ros": _summary(rows),
         "direct": _summary(direct),
         "equal": sum(a["path"] == b["path"] for a, b in zip(rows, direct, strict=True)),
@@ -196,7 +217,7 @@ def _direct(
     from world_models.pathdreamer.model import load_world_model
 
     value: dict[str, Any] = {p.name: p.default for p in (*BASE, *PARAMETERS)}
-    for key, given in config.overrides.items():
+    for key, given in config.parameters.items():
         node, _, name = key.partition(".")
         if node in ("navigator", "sim_base") and name in value:
             value[name] = given

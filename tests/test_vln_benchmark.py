@@ -89,6 +89,12 @@ def test_no_share_is_told_of_a_gap_that_may_be_none() -> None:
     assert results_rows(found)[1][1][5] == "-"
 
 
+def test_a_single_arm_is_told_without_a_comparison() -> None:
+    found = compare({("none", 0): result([1, 0, 1])}, ("none",))
+    assert found["none"]["success"] == pytest.approx(2 / 3)
+    assert results_rows(found)[1][0][4:7] == ["-", "-", "-"]
+
+
 def test_arms_that_walked_other_instructions_cannot_be_compared() -> None:
     with pytest.raises(ValueError, match="other instructions"):
         compare({("none", 0): result([1, 0]), ("all", 0): result([1, 0, 1])}, ("none", "all"))

@@ -14,6 +14,7 @@ from decisive.progress import progress
 from decisive.rendering import panoramas_of, set_name
 from decisive.workers import process_pool
 from envs.indoor.categories import CATEGORIES
+from envs.indoor.goals import goal_entries
 from envs.indoor.graph import NavigationGraph
 from envs.indoor.house import House, generate_house, house_name
 from envs.indoor.instructions import r2r_entries
@@ -28,9 +29,13 @@ FEATURES = (*CATEGORIES, "depth", "known")
 """Names of the features of a heading; see `agents.vln.views`."""
 
 
+TOLD = {"way": r2r_entries, "goal": goal_entries}
+"""What instructions tell."""
+
+
 @dataclass(frozen=True)
 class HouseSet:
-    """The first houses of a split, as they are seen and talked about.
+    """Houses of a split one after the other, as they are seen and talked about.
 
     Attributes:
         split: "train", "val" or "test".
@@ -41,6 +46,8 @@ class HouseSet:
         height: rows of the panoramas.
         folder: where they are kept.
         workers: processes that render and write.
+        told: what instructions tell, "way" or "goal".
+        first: number of the first house.
     """
 
     split: str
@@ -51,6 +58,8 @@ class HouseSet:
     height: int
     folder: Path
     workers: int = 1
+    told: str = "way"
+    first: int = 0
 
     @cached_property
     def panoramas(self) -> PanoramaSet:
@@ -58,7 +67,7 @@ class HouseSet:
         return panoramas_of(
             self.folder / "panoramas",
             self.split,
-            range(self.rendered),
+            range(self.first, self.first + self.rendered),
             self.predictability,
             (self.height, 2 * self.height),
             self.workers,
@@ -67,8 +76,9 @@ class HouseSet:
     @cached_property
     def lessons(self) -> tuple[Instruction, ...]:
         """Instructions; written if they are not there."""
-        name = set_name(self.split, range(self.walked), self.predictability)
-        file = self.folder / "instructions" / f"{name}-{self.paths}.json"
+        told = "" if self.told == "way" else f"-{self.told}"
+        name = set_name(self.split, self._numbers, self.predictability)
+        file = self.folder / "instructions" / f"{name}-{self.paths}{told}.json"
         if not file.exists():
             file.parent.mkdir(parents=True, exist_ok=True)
             write_file(file, json.dumps(self._write_lessons()).encode())
@@ -76,14 +86,18 @@ class HouseSet:
 
     def _write_lessons(self) -> list[dict[str, Any]]:
         write = partial(
-            _entries, split=self.split, predictability=self.predictability, paths=self.paths
+            _entries,
+            split=self.split,
+            predictability=self.predictability,
+            paths=self.paths,
+            told=self.told,
         )
         found: list[dict[str, Any]] = []
         with (
             progress(f"instructions in {self.walked} houses", self.walked) as meter,
             process_pool(self.workers) as pool,
         ):
-            for entries in pool.map(write, range(self.walked)):
+            for entries in pool.map(write, self._numbers):
                 found += [entry | {"path_id": len(found) + k} for k, entry in enumerate(entries)]
                 meter.advance()
         return found
@@ -113,9 +127,14 @@ class HouseSet:
 
     def house(self, scan: str) -> House:
         """A house of the set, built anew."""
-        number = list(self.spans).index(scan)
+        number = self.first + list(self.spans).index(scan)
         assert scan == house_name(number, self.split, self.predictability)
         return generate_house(number, self.split, self.predictability)
+
+    @property
+    def _numbers(self) -> range:
+        """Of the houses that are talked about."""
+        return range(self.first, self.first + self.walked)
 
     @cached_property
     def _graphs(self) -> dict[str, NavigationGraph]:
@@ -132,5 +151,7 @@ def graph_of(data: PanoramaSet, scan: str) -> NavigationGraph:
     return NavigationGraph(scan, names, data.positions[span.start : span.stop], adjacent)
 
 
-def _entries(seed: int, split: str, predictability: float, paths: int) -> list[dict[str, Any]]:
-    return r2r_entries([generate_house(seed, split, predictability)], seed, paths)
+def _entries(
+    seed: int, split: str, predictability: float, paths: int, told: str
+) -> list[dict[str, Any]]:
+    return TOLD[told]([generate_house(seed, split, predictability)], seed, paths)

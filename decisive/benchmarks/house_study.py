@@ -12,7 +12,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from decisive.benchmarks.house_data import FEATURES, HouseSet
+from decisive.benchmarks.house_data import FEATURES, TOLD, HouseSet
 from decisive.benchmarks.navigation_study import learn_ranker, walk_lessons
 from decisive.progress import progress
 from envs.indoor.house import GENERATOR
@@ -41,11 +41,13 @@ class HousePlan:
     Attributes:
         predictability: of the houses.
         split: where the arms walk, "val" or "test".
+        told: what instructions tell, "way" or "goal".
         horizon: hops looked ahead.
         height: rows of the panoramas.
         dreamed: houses that the world model learns in.
         learned: those of them that the ranker learns in.
         walked: houses of the split.
+        first: number of the first of them.
         paths: described in each house that the ranker learns in, and of the split.
         guessed: paths of the training on which guesses are made too.
         samples: ideas of each place.
@@ -55,11 +57,13 @@ class HousePlan:
 
     predictability: float = 1.0
     split: str = "test"
+    told: str = "way"
     horizon: int = 3
     height: int = 32
     dreamed: int = 500
     learned: int = 200
     walked: int = 60
+    first: int = 0
     paths: tuple[int, int] = (6, 3)
     guessed: int = 300
     samples: int = 3
@@ -72,6 +76,10 @@ class HousePlan:
             raise ValueError(f"arms walk in houses of val or test, got {self.split!r}")
         if not 0 <= self.predictability <= 1:
             raise ValueError(f"predictability must be in [0, 1], got {self.predictability}")
+        if self.told not in TOLD:
+            raise ValueError(f"told must be {' or '.join(TOLD)}, got {self.told!r}")
+        if self.first < 0:
+            raise ValueError(f"first must not be negative, got {self.first}")
 
 
 class HouseStudy:
@@ -88,6 +96,8 @@ class HouseStudy:
         """
         self.plan, self.seed = plan, seed
         self.folder = work / f"houses-p{round(100 * plan.predictability):03d}-seed{seed}"
+        told = "" if plan.told == "way" else f"-{plan.told}"
+        self.ranker_folder = self.folder / f"ranker{told}"
         common = plan.predictability
         self.train = HouseSet(
             "train",
@@ -98,6 +108,7 @@ class HouseStudy:
             plan.height,
             work,
             workers,
+            plan.told,
         )
         self.walks = HouseSet(
             plan.split,
@@ -108,6 +119,8 @@ class HouseStudy:
             plan.height,
             work,
             workers,
+            plan.told,
+            plan.first,
         )
         self._plain: dict[str, GraphPlace] = {}
 
@@ -159,7 +172,7 @@ class HouseStudy:
             f"Synthetic, generator {GENERATOR}, predictability {self.plan.predictability:g}."
         )
         return learn_ranker(
-            self.folder / "ranker",
+            self.ranker_folder,
             self._routes,
             self.train.lessons,
             FEATURES,

@@ -17,8 +17,15 @@ import tyro
 
 from decisive import provenance, tables
 from decisive.arguments import Flag, OptionalText, check_writable, parse
-from decisive.benchmarks import dreamed_study, house_study, language_study, symbolic_study
+from decisive.benchmarks import (
+    dreamed_study,
+    house_language_study,
+    house_study,
+    language_study,
+    symbolic_study,
+)
 from decisive.benchmarks.dreamed_study import DreamedPlan, DreamedStudy
+from decisive.benchmarks.house_language_study import HouseLanguagePlan, HouseLanguageStudy
 from decisive.benchmarks.house_study import HousePlan, HouseStudy
 from decisive.benchmarks.language_study import LanguagePlan, LanguageStudy
 from decisive.benchmarks.navigation_report import compare, results_rows
@@ -38,30 +45,39 @@ class Arguments:
     lists of objects. With --world dreamed the arms are what a follower has learned in: some real
     houses, these and dreamed ones, all of them real. With --world languages they are what a ranker
     has learned from on Room-to-Room: routes in English, these and translation pairs of other
-    buildings, routes in English and Chinese; --language says in which the walks are told. Every
-    training, and every arm of every seed, is one file in --out or --work; what is there is not done
-    again.
+    buildings, routes in English and Chinese; --language says in which the walks are told. With
+    --world house-languages the shipped ranker of procedural houses learns on from the same three,
+    beside itself as it is; --views says what it knows of unvisited viewpoints. Every training, and
+    every arm of every seed, is one file in --out or --work; what is there is not done again.
 
     Examples:
       decisive benchmark navigation --world houses --predictability 1 --seeds 3
+      decisive benchmark navigation --world houses --told goal --first 60
       decisive benchmark navigation --world r2r --seeds 3 --ranker-seconds 420
       decisive benchmark navigation --world languages --language zh --horizon 1
+      decisive benchmark navigation --world house-languages --language zh --seeds 1
       decisive benchmark navigation --world sketch --ranker-seconds 20 --views-seconds 10 --seeds 1
     """
 
     world: str = "houses"
-    """houses, dreamed, r2r, languages, or sketch (synthetic, symbolic views)."""
+    """houses, dreamed, house-languages, r2r, languages, or sketch (synthetic, symbolic views)."""
     language: str = "zh"
-    """With --world languages, of the instructions walked: en or zh."""
+    """With --world languages or house-languages, of the instructions walked: en or zh."""
+    views: str = "none"
+    """With --world house-languages, what is known of unvisited viewpoints: none or true."""
     split: str | None = None
     """Where the arms walk; test in houses, val_unseen elsewhere, if not given."""
     predictability: float = 1.0
     """Of houses: how much their rooms tell of each other, 0 to 1."""
+    told: str = "way"
+    """With --world houses, what is told: way (turn by turn) or goal (only where to end)."""
+    first: int = 0
+    """With --world houses, number of the first house that is walked in."""
     seeds: int = 3
     """Trainings, seeds 0 and up."""
     ranker_seconds: float | None = None
     """CPU-seconds of a training of the ranker; 1200 in houses, 200 for dreamed, 240 for languages,
-    else 180, if not given."""
+    400 for house-languages, else 180, if not given."""
     views_seconds: float | None = None
     """CPU-seconds of a training of the world model; 1500 in houses, else 60, if not given."""
     horizon: int = 3
@@ -70,7 +86,8 @@ class Arguments:
     """Only the first so many instructions, not in houses; all if not given."""
     houses: str | None = None
     """Houses that the world model learns in, the ranker learns in, and that are walked in;
-    500,200,60 or, for --world dreamed, 500,40,60 if not given."""
+    500,200,60 or, for --world dreamed, 500,40,60 if not given. With --world house-languages the
+    first count is of houses whose sentences are paired; 200,200,60 if not given."""
     arms: OptionalText = None
     """Only these, separated by commas; all if not given."""
     data: Annotated[OptionalText, tyro.conf.arg(metavar="FOLDER")] = None
@@ -91,12 +108,16 @@ class Arguments:
         for seconds in (self.ranker_seconds, self.views_seconds):
             if seconds is not None and seconds <= 0:
                 raise ValueError("ranker_seconds and views_seconds must be positive")
+        if self.world != "house-languages" and self.views != "none":
+            raise ValueError("--views is of --world house-languages")
         if self.episodes is not None and self.episodes < 1:
             raise ValueError(f"episodes must be at least 1, got {self.episodes}")
+        if self.world != "houses" and (self.told != "way" or self.first != 0):
+            raise ValueError("--told and --first are of --world houses")
         counts = self.house_counts.split(",")
         if len(counts) != 3 or not all(n.isdigit() and int(n) > 1 for n in counts):
             raise ValueError(f"houses must be three counts such as 500,200,60, got {self.houses!r}")
-        if int(counts[1]) > int(counts[0]):
+        if int(counts[1]) > int(counts[0]) and self.world != "house-languages":
             raise ValueError("the ranker cannot learn in more houses than the world model")
         known = self.all_arms
         if set(self.chosen) - set(known):
@@ -106,7 +127,8 @@ class Arguments:
     @property
     def house_counts(self) -> str:
         """`houses`, or what stands for it."""
-        return self.houses or ("500,40,60" if self.world == "dreamed" else "500,200,60")
+        counts = {"dreamed": "500,40,60", "house-languages": "200,200,60"}
+        return self.houses or counts.get(self.world, "500,200,60")
 
     @property
     def all_arms(self) -> tuple[str, ...]:
@@ -115,6 +137,7 @@ class Arguments:
             "houses": house_study.ARMS,
             "dreamed": dreamed_study.ARMS,
             "languages": language_study.ARMS,
+            "house-languages": house_language_study.ARMS,
         }
         return arms.get(self.world, symbolic_study.ARMS)
 
@@ -124,7 +147,7 @@ class Arguments:
         named = self.all_arms if self.arms is None else self.arms.split(",")
         return tuple(sorted(named, key=(*self.all_arms, *named).index))
 
-    def plan(self) -> HousePlan | LanguagePlan | SymbolicPlan:
+    def plan(self) -> HousePlan | HouseLanguagePlan | LanguagePlan | SymbolicPlan:
         """What decides the result of a seed."""
         if self.world in ("houses", "dreamed"):
             kind = HousePlan if self.world == "houses" else DreamedPlan
@@ -132,12 +155,27 @@ class Arguments:
             return kind(
                 predictability=self.predictability,
                 split=self.split or "test",
+                told=self.told,
+                first=self.first,
                 horizon=self.horizon,
                 dreamed=dreamed,
                 learned=learned,
                 walked=walked,
                 dreamer_seconds=self.views_seconds or kind.dreamer_seconds,
                 ranker_seconds=self.ranker_seconds or kind.ranker_seconds,
+            )
+        if self.world == "house-languages":
+            paired, learned, walked = (int(n) for n in self.house_counts.split(","))
+            return HouseLanguagePlan(
+                split=self.split or "test",
+                language=self.language,
+                views=self.views,
+                horizon=self.horizon,
+                predictability=self.predictability,
+                learned=learned,
+                paired=paired,
+                walked=walked,
+                ranker_seconds=self.ranker_seconds or HouseLanguagePlan.ranker_seconds,
             )
         if self.world == "languages":
             return LanguagePlan(
@@ -197,6 +235,8 @@ def make_study(arguments: Arguments, seed: int) -> Study:
         return DreamedStudy(plan, seed, work, arguments.workers)
     if isinstance(plan, HousePlan):
         return HouseStudy(plan, seed, work, arguments.workers)
+    if isinstance(plan, HouseLanguagePlan):
+        return HouseLanguageStudy(plan, seed, work, arguments.workers)
     data = None if arguments.data is None else Path(arguments.data)
     if isinstance(plan, LanguagePlan):
         return LanguageStudy(plan, seed, work, data)
@@ -208,6 +248,9 @@ def _name(arguments: Arguments) -> str:
     world = arguments.world
     if isinstance(arguments.plan(), HousePlan):
         world += f"-p{percent:03d}"
+        world += "" if arguments.told == "way" else f"-{arguments.told}"
+    if isinstance(arguments.plan(), HouseLanguagePlan):
+        world += f"-p{percent:03d}-{arguments.language}-{arguments.views}"
     if isinstance(arguments.plan(), LanguagePlan):
         world += f"-{arguments.language}"
     return f"{world}-{arguments.plan().split}-h{arguments.horizon}"

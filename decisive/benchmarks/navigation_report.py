@@ -47,14 +47,14 @@ def compare(results: Mapping[tuple[str, int], Mapping[str, Any]], arms: Sequence
             entry[name] = float(means[:, k].mean())
             entry[f"{name}_ci95"] = spread[:, k].tolist()
             entry[f"{name}_by_seed"] = values[arm][:, :, k].mean(1).tolist()
-        for name, rival in (("gain", arms[0]), ("over_second", arms[1])):
+        for name, rival in zip(("gain", "over_second"), arms, strict=False):
             if arms.index(arm) > arms.index(rival):
                 gain = (success[arm] - success[rival])[:, None]
                 entry[name] = float(gain.mean())
                 interval = np.quantile(_resampled(gain, groups)[:, 0], (0.025, 0.975))
                 entry[f"{name}_ci95"] = interval.tolist()
         found[arm] = entry
-    low, high = found[arms[-1]]["gain_ci95"]
+    low, high = found[arms[-1]].get("gain_ci95", (0.0, 0.0))
     for arm in arms[1:-1]:
         found[arm] |= {"share_of_gap": None, "share_of_gap_ci95": None}
         if low > 0 or high < 0:

@@ -1,17 +1,18 @@
 """Synthetic instructions: written from a path and from what is really seen along it.
 
 A path becomes facts (turns, rooms left and entered, furniture passed, where to stop); facts become
-English in one of several ways of talking. Entries have Room-to-Room's format, and say
+English or Chinese in one of several ways of talking. Entries have Room-to-Room's format, and say
 `"synthetic": true`.
 """
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
+from envs.indoor import phrases_zh
 from envs.indoor.equirectangular import azimuth_of, heading_of
 from envs.indoor.house import House
 from envs.indoor.phrases import MANNERS, Manner
@@ -50,6 +51,34 @@ class Fact:
     noun: str = ""
 
 
+@dataclass(frozen=True)
+class _Language:
+    """How facts are put into words of a language.
+
+    Attributes:
+        manners: ways of talking.
+        fill: fields of a clause from room, noun and side of a fact.
+        end: the mark at the end.
+    """
+
+    manners: tuple[Manner, ...]
+    fill: Callable[[str, str, str], Mapping[str, str]]
+    end: str
+
+
+def _as_it_is(room: str, noun: str, side: str) -> Mapping[str, str]:
+    return {"room": room, "noun": noun, "side": side}
+
+
+_LANGUAGES = {
+    "en": _Language(MANNERS, _as_it_is, "."),
+    "zh": _Language(phrases_zh.MANNERS, phrases_zh.fill, "。"),
+}
+
+LANGUAGES: tuple[str, ...] = tuple(_LANGUAGES)
+"""In which instructions are written."""
+
+
 def sample_paths(house: House, rng: np.random.Generator, count: int) -> list[tuple[str, ...]]:
     """Shortest paths of 4 to 7 viewpoints and at least 5 m, as in Room-to-Room.
 
@@ -79,6 +108,7 @@ def write_instructions(
     rng: np.random.Generator,
     count: int = 3,
     heading: float | None = None,
+    language: str = "en",
 ) -> list[str]:
     """Instructions for a path, each in another way of talking where there are enough.
 
@@ -88,13 +118,24 @@ def write_instructions(
         rng: source of randomness.
         count: how many.
         heading: at the start, clockwise from +y, radians; None leaves the first turn out.
+        language: one of `LANGUAGES`.
 
     Raises:
-        ValueError: for a path that is not one.
+        ValueError: for a path that is not one, or another language.
     """
-    facts = gather_facts(house, path, heading)
-    manners = [MANNERS[k % len(MANNERS)] for k in rng.permutation(len(MANNERS))]
-    return [_say(facts, manners[k % len(manners)], rng) for k in range(count)]
+    check_language(language)
+    return word_facts(gather_facts(house, path, heading), rng, count, language)
+
+
+def check_language(language: str) -> str:
+    """The language itself.
+
+    Raises:
+        ValueError: if nothing is written in it.
+    """
+    if language not in _LANGUAGES:
+        raise ValueError(f"language must be one of {', '.join(LANGUAGES)}, got {language!r}")
+    return language
 
 
 def gather_facts(house: House, path: Sequence[str], heading: float | None = None) -> list[Fact]:
@@ -136,26 +177,65 @@ def gather_facts(house: House, path: Sequence[str], heading: float | None = None
     return [fact for fact in facts if fact.piece < 0 or fact.piece != stop.piece] + [stop]
 
 
+def word_facts(
+    facts: Sequence[Fact], rng: np.random.Generator, count: int = 3, language: str = "en"
+) -> list[str]:
+    """Facts in words, each time in another way of talking where there are enough.
+
+    Args:
+        facts: at least one.
+        rng: source of randomness.
+        count: how many wordings.
+        language: one of `LANGUAGES`.
+
+    Raises:
+        ValueError: for another language.
+    """
+    known = _LANGUAGES[check_language(language)].manners
+    manners = [known[k % len(known)] for k in rng.permutation(len(known))]
+    return [_say(facts, manners[k % len(manners)], rng, language) for k in range(count)]
+
+
+def content(fact: Fact) -> tuple[str, str, str, str]:
+    """What is said of a fact: two of the same content can be said in the same words."""
+    side = fact.side if fact.side in ("left", "right") else ""
+    return _template(fact), side, fact.room, fact.noun
+
+
 def r2r_entries(
-    houses: Iterable[House], seed: int = 0, paths: int = 10, count: int = 3
+    houses: Iterable[House],
+    seed: int = 0,
+    paths: int = 10,
+    count: int = 3,
+    language: str = "en",
 ) -> list[dict[str, Any]]:
-    """Entries in Room-to-Room's format.
+    """Entries in Room-to-Room's format; in every language the same paths, headings and facts.
 
     Args:
         houses: where; each is a scan.
         seed: of paths, headings and words.
         paths: of each house.
         count: instructions of each path.
+        language: one of `LANGUAGES`.
 
     Returns:
         `{distance, scan, path_id, path, heading, instructions, synthetic}` each; `path_id` counts
         from 0, so entries of several calls need other numbers to be put together.
+
+    Raises:
+        ValueError: for another language.
     """
+    check_language(language)
     entries: list[dict[str, Any]] = []
     for house in houses:
         rng = np.random.default_rng((seed, house.palette, house.seed))
-        for path in sample_paths(house, rng, paths):
+        for k, path in enumerate(sample_paths(house, rng, paths)):
             heading = float(rng.uniform(0.0, 2.0 * math.pi))
+            facts = gather_facts(house, path, heading)
+            texts = word_facts(facts, rng, count, "en")  # its draws decide the headings that follow
+            if language != "en":
+                words = np.random.default_rng((seed, house.palette, house.seed, k))
+                texts = word_facts(facts, words, count, language)
             entries.append(
                 {
                     "distance": round(house.graph.distance(path[0], path[-1]), 2),
@@ -163,7 +243,7 @@ def r2r_entries(
                     "path_id": len(entries),
                     "path": list(path),
                     "heading": round(heading, 3),
-                    "instructions": write_instructions(house, path, rng, count, heading),
+                    "instructions": texts,
                     "synthetic": True,
                 }
             )
@@ -245,21 +325,26 @@ def _side(turn: float) -> str:
     return "left" if turn > 0 else "right"
 
 
-def _say(facts: Sequence[Fact], manner: Manner, rng: np.random.Generator) -> str:
+def _say(
+    facts: Sequence[Fact], manner: Manner, rng: np.random.Generator, language: str = "en"
+) -> str:
     """Put facts into words."""
+    spoken = _LANGUAGES[language]
     clauses = []
     for fact in facts:
         options = manner.clauses[_template(fact)]
         words = options[rng.integers(len(options))]
-        clauses.append(words.format(room=fact.room, noun=fact.noun, side=fact.side))
+        clauses.append(words.format(**spoken.fill(fact.room, fact.noun, fact.side)))
     text = clauses[0]
     for clause in clauses[1:-1]:
         joint = manner.joints[rng.integers(len(manner.joints))]
         text += joint + (clause if not joint.endswith(". ") else _capital(clause))
-    last = manner.last[rng.integers(len(manner.last))]
+    # A part of an instruction that does not end with where to stop has nothing that comes at last.
+    lasts = manner.last if facts[-1].what == "stop" else manner.joints
+    last = lasts[rng.integers(len(lasts))]
     if len(clauses) > 1:
         text += last + (_capital(clauses[-1]) if last.endswith(". ") else clauses[-1])
-    return _capital(text) + "."
+    return _capital(text) + spoken.end
 
 
 def _capital(text: str) -> str:

@@ -96,6 +96,7 @@ ROS_FILES = [
 # signals from the first moment.
 NODES = {
     "forecast": "start:forecast",
+    "goal_views": "start:goal_views",
     "navigator": "start:navigator",
     "object_poses": "start:object_poses",
     "perception": "start:perception",

@@ -34,9 +34,10 @@ class Arguments:
     r"""Choose which tasks share a network, from how much a step for one task helps another (TAG).
 
     MATRIX.json holds {"tasks": [names], "affinity": [[...], ...]}: row i, column j is the affinity
-    of task i onto task j, positive where i helps. A plain nested list will do. Within the budget,
-    a number of groups or a cost, that choice is found whose tasks score best on average; the score
-    of a task in a group is the mean affinity of the others onto it. Groups may overlap; each task
+    of task i onto task j, positive where i helps. A plain nested list will do, and so will a
+    training of `decisive benchmark task-groups` that measured. Within the budget, a number of
+    groups or a cost, that choice is found whose tasks score best on average; the score of a task in
+    a group is the mean affinity of the others onto it. Groups may overlap; each task
     is served by one. A task may stand alone, for which it scores 0, the mean of no others
     (--solo zero); its own affinity, which is mostly larger than others' (diagonal); or it may not
     (never); or a number.
@@ -179,6 +180,8 @@ def read_matrix(path: str | Path) -> tuple[list[str], list[list[float]]]:
     except (ValueError, RecursionError) as error:
         raise ValueError(f"{place}: not JSON ({error})") from None
     try:
+        if isinstance(document, Mapping) and "affinities" in document:
+            document = _of_study(document)
         rows = document.get("affinity") if isinstance(document, Mapping) else document
         if rows is None:
             raise ValueError('an object must hold "tasks" and "affinity"')
@@ -187,6 +190,15 @@ def read_matrix(path: str | Path) -> tuple[list[str], list[list[float]]]:
         return _names(names, len(matrix)), matrix
     except ValueError as error:
         raise ValueError(f"{place}: {error}") from None
+
+
+def _of_study(document: Mapping[str, Any]) -> dict[str, Any]:
+    """Affinities by look-ahead of a training of `decisive benchmark task-groups`."""
+    try:
+        matrix = document["affinities"]["look-ahead"]["matrix"]
+        return {"tasks": document["plan"]["tasks"], "affinity": matrix}
+    except (KeyError, TypeError):
+        raise ValueError("no look-ahead was measured in this training") from None
 
 
 def _names(names: object, n: int) -> list[str]:

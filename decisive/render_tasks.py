@@ -19,6 +19,7 @@ from decisive.arguments import Flag, check_writable, parse
 from decisive.pictures import GAP, INK, MARGIN, Page, Pixels, save_png
 from decisive.progress import progress
 from decisive.render_tabletop import BLOCK
+from decisive.task_tiles import tile
 from decisive.workers import in_order
 from envs.tabletop import task_pictures
 from envs.tabletop.clutter_bodies import Split
@@ -28,24 +29,6 @@ if TYPE_CHECKING:
     from perception.multi_task_set import TaskSet
 
 _TILE = 128
-_PAINTS = np.array(
-    [
-        (222, 222, 222),
-        (230, 159, 0),
-        (86, 180, 233),
-        (0, 158, 115),
-        (240, 228, 66),
-        (0, 114, 178),
-        (213, 94, 0),
-        (204, 121, 167),
-        (120, 94, 60),
-        (60, 60, 60),
-        (150, 220, 180),
-        (130, 80, 190),
-    ],
-    np.uint8,
-)
-"""Of the classes: the table pale, then the palette of Okabe and Ito and four more."""
 Chunk = tuple[NDArray[np.uint8], Mapping[str, NDArray[Any]]]
 
 
@@ -205,25 +188,17 @@ def page(data: TaskSet, n: int) -> Pixels:
         sheet.write(MARGIN + column * step, MARGIN + 12, title, 13)
     for k in range(n):
         y = MARGIN + 20 + k * (step + 12)
-        for column, tile in enumerate(_tiles(data, k)):
-            sheet.paste(_enlarged(tile), MARGIN + column * step, y)
+        for column, shown in enumerate(_tiles(data, k)):
+            sheet.paste(_enlarged(shown), MARGIN + column * step, y)
         count = int(data.arrays["count"][k, 0])
         sheet.write(MARGIN, y + _TILE + 14, f"{k}: {count} thing{'s'[: count != 1]}", 12, INK)
     return sheet.pixels()
 
 
 def _tiles(data: TaskSet, k: int) -> list[NDArray[np.uint8]]:
-    depth = np.asarray(data.arrays["depth"][k])
-    span = max(float(np.ptp(depth)), 1e-6)
-    near = ((depth.max() - depth) / span * 255).astype(np.uint8)  # white is near
-    facing = np.asarray(data.arrays["normals"][k], np.float32)
-    return [
-        np.asarray(data.images[k]),
-        _PAINTS[data.arrays["segmentation"][k]],
-        near[..., None].repeat(3, -1),
-        np.rint((facing + 1) / 2 * 255).astype(np.uint8),
-        (255 * ~data.arrays["edges"][k])[..., None].repeat(3, -1).astype(np.uint8),
-    ]
+    maps = [(target, data.arrays[task][k]) for task, target in data.targets.items()]
+    shown = [tile(target.kind, np.asarray(one)) for target, one in maps if target.dense]
+    return [np.asarray(data.images[k]), *shown]
 
 
 def _enlarged(tile: NDArray[np.uint8]) -> NDArray[np.uint8]:

@@ -4,20 +4,19 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-import numpy as np
 import tyro
 
 from decisive import provenance
 from decisive.arguments import Flag, OptionalText, check_writable, parse
 from decisive.pictures import Pixels
 from decisive.progress import progress
-from decisive.retrieve_page import PAGE, Found, Sheet, page_text
-from decisive.triage import list_files
+from decisive.retrieve_page import PAGE, THUMBNAIL, Found, Sheet, page_text, thumbnail
+from decisive.retrieve_sources import Source, find_source, list_sources
 from decisive.triage_images import NotReadable, read_picture
 from decisive.triage_page import printable
 from learning.atomic import new_folder
@@ -29,10 +28,16 @@ if TYPE_CHECKING:
     from perception.mural.index import Match
 
 _BATCH = 64
-_THUMBNAIL = 224
 _LISTED = 20
 _MOST_SENTENCES = 100_000
 _MOST_BYTES = 64 * 2**20
+_QUESTIONS = (
+    {"text", "images"},
+    {"sentences", "image"},
+    {"text", "scene"},
+    {"image", "scene"},
+)
+"""What belongs together."""
 
 
 @dataclass(frozen=True)
@@ -42,14 +47,20 @@ class Arguments:
     One embedding serves images and texts in every language (MURAL). The shipped model has learned
     captions of rendered rooms and tables in English, and translations between English and German,
     French, Czech and Chinese; it finds furniture, things on a table and their colours. DIR is
-    looked through with its subfolders; what cannot be read is listed with a reason. --out writes a
-    page, index.html.
+    looked through with its subfolders; what cannot be read is listed with a reason. Pictures of an
+    images.npy (image sets, caption sets) are named images.npy[17]. --out writes a page, index.html.
+
+    With --scene, a robot has looked around at viewpoints of a procedural house: where has it seen
+    what TEXT says, or the place of a picture (--image)? Answers are viewpoints and headings.
 
     Examples:
       decisive retrieve "a red sofa in the living room" --images frames --top 5
       decisive retrieve "ein rotes Sofa im Wohnzimmer" --images frames --out found
       decisive retrieve 客厅里有一张红色的沙发 --images frames --json
       decisive retrieve --sentences captions.txt --image frames/0001.png --json
+      decisive retrieve "the bathroom" --scene house_test_000003 --out where
+      decisive retrieve 浴室里有一个白色的浴缸 --scene house_test_000003 --seen 1,4,7 --json
+      decisive retrieve --image frames/0001.png --scene house_test_000003
     """
 
     text: Annotated[tyro.conf.Positional[str | None], tyro.conf.arg(metavar="TEXT")] = None
@@ -59,7 +70,14 @@ class Arguments:
     sentences: Annotated[OptionalText, tyro.conf.arg(metavar="FILE")] = None
     """Text file with a sentence a line, to be ordered by --image."""
     image: Annotated[OptionalText, tyro.conf.arg(metavar="FILE")] = None
-    """Image that sentences are ordered by."""
+    """Image that sentences are ordered by; with --scene, whose place is looked for."""
+    scene: Annotated[OptionalText, tyro.conf.arg(metavar="HOUSE")] = None
+    """Procedural house to look for it in, house_SPLIT_NUMBER."""
+    seen: OptionalText = None
+    """With --scene: viewpoints that the robot has been to, separated by commas; all if not
+    given."""
+    by: Literal["colors", "meaning"] = "colors"
+    """With --scene and --image: find the place by its colours, or one with the same things."""
     model: Annotated[OptionalText, tyro.conf.arg(metavar="NAME|FOLDER")] = None
     """Checkpoint folder, or name of a shipped model; mural-small if not given."""
     top: int = 10
@@ -73,14 +91,21 @@ class Arguments:
         """Refuse half a question."""
         if self.top < 1:
             raise ValueError(f"--top must be 1 or more, got {self.top}")
-        forward = self.text is not None and self.images is not None
-        backward = self.sentences is not None and self.image is not None
-        given = (self.text, self.images, self.sentences, self.image)
-        if forward == backward or sum(value is not None for value in given) != 2:
+        given = {
+            name
+            for name in ("text", "images", "sentences", "image", "scene")
+            if getattr(self, name) is not None
+        }
+        if given not in _QUESTIONS:
             raise ValueError(
-                'give a sentence and a folder ("a red chair" --images DIR), or sentences and an '
-                "image (--sentences FILE --image FILE)"
+                'give a sentence and a folder ("a red chair" --images DIR), a sentence or an image '
+                "and a house (--scene HOUSE), or sentences and an image (--sentences FILE --image "
+                "FILE)"
             )
+        if self.seen is not None and self.scene is None:
+            raise ValueError("--seen names viewpoints of a house: give --scene too")
+        if self.by != "colors" and given != {"image", "scene"}:
+            raise ValueError("--by is for the place of an image: give --image and --scene")
 
 
 @dataclass(frozen=True)
@@ -105,6 +130,10 @@ class Answer:
 def main(argv: Sequence[str]) -> int:
     """Run the verb."""
     arguments = parse(Arguments, argv, "retrieve")
+    if arguments.scene is not None:
+        from decisive.retrieve_house import run_house
+
+        return run_house(arguments, provenance.command("retrieve", argv))
     root = None if arguments.images is None else Path(arguments.images)
     if root is not None and not root.is_dir():
         raise ValueError(f"no such folder: {printable(str(root))}")
@@ -143,14 +172,14 @@ def find_images(
     from perception.mural.index import Index
 
     query = _embed_query(model, text)
-    names, skipped = list_files(root, leave)
-    if not names:
+    sources, skipped = list_sources(root, leave)
+    if not sources and not skipped:
         raise ValueError(f"no files in {printable(str(root))}; name a folder of images")
-    kept, embeddings = embed_files(model, root, names, skipped)
+    kept, embeddings = embed_files(model, sources, skipped)
     if not kept:
         name, reason = next(iter(skipped.items()))
         raise ValueError(
-            f"none of {len(names)} files in {printable(str(root))} can be read; the first: "
+            f"none of {len(skipped)} files in {printable(str(root))} can be read; the first: "
             f"{printable(name)}: {printable(reason)}"
         )
     ranking = Index(kept, embeddings).search(query, top)[0]
@@ -214,15 +243,15 @@ def read_sentences(model: SavedMural, path: Path) -> tuple[list[str], dict[str, 
 
 
 def embed_files(
-    model: SavedMural, root: Path, names: Sequence[str], skipped: dict[str, str]
+    model: SavedMural, sources: Mapping[str, Source], skipped: dict[str, str]
 ) -> tuple[list[str], Tensor]:
-    """Names of the files that can be read and their embeddings; the others go to `skipped`."""
+    """Names of the pictures that can be read and their embeddings; the others go to `skipped`."""
     import torch
 
     kept: list[str] = []
     parts: list[Tensor] = []
-    with progress("images", len(names)) as meter:
-        for batch in _pictures(model, root, names, skipped):
+    with progress("images", len(sources)) as meter:
+        for batch in _pictures(model, sources, skipped):
             kept += [name for name, _ in batch]
             parts.append(model.embed_images([pixels for _, pixels in batch]))
             meter.advance(len(batch))
@@ -230,12 +259,12 @@ def embed_files(
 
 
 def _pictures(
-    model: SavedMural, root: Path, names: Sequence[str], skipped: dict[str, str]
+    model: SavedMural, sources: Mapping[str, Source], skipped: dict[str, str]
 ) -> Iterator[list[tuple[str, Pixels]]]:
     batch: list[tuple[str, Pixels]] = []
-    for name in names:
+    for name, source in sources.items():
         try:
-            batch.append((name, read_picture(root / name, model.model.config.size).pixels))
+            batch.append((name, source.read(model.model.config.size)))
         except NotReadable as reason:
             skipped[name] = str(reason)
         if len(batch) == _BATCH:
@@ -268,12 +297,16 @@ def check_out(out: Path, root: Path | None) -> Path:
 def _write(out: Path, arguments: Arguments, answer: Answer, command: str) -> None:
     root = None if arguments.images is None else Path(arguments.images)
     found = [
-        Found(match.name, match.score, None if root is None else _thumbnail(root / match.name))
+        Found(
+            match.name,
+            match.score,
+            None if root is None else _thumbnail(find_source(root, match.name)),
+        )
         for match in answer.ranking
     ]
     sheet = Sheet(
         query=answer.query,
-        picture=None if root is not None else _thumbnail(Path(answer.query)),
+        picture=None if root is not None else _thumbnail(Source(Path(answer.query))),
         place=str(root if root is not None else arguments.sentences),
         model=arguments.model or "mural-small",
         found=found,
@@ -287,16 +320,12 @@ def _write(out: Path, arguments: Arguments, answer: Answer, command: str) -> Non
         (beside / PAGE).write_bytes(page_text(sheet).encode("utf-8", "backslashreplace"))
 
 
-def _thumbnail(path: Path) -> Pixels | None:
+def _thumbnail(source: Source) -> Pixels | None:
     """A small picture of a file; None if it has changed meanwhile and cannot be read any more."""
-    from PIL import Image
-
     try:
-        image = Image.fromarray(read_picture(path, _THUMBNAIL).pixels)
+        return thumbnail(source.read(THUMBNAIL))
     except NotReadable:
         return None
-    image.thumbnail((2 * _THUMBNAIL, 2 * _THUMBNAIL))
-    return np.asarray(image.convert("RGB"))
 
 
 def _tell(arguments: Arguments, answer: Answer, out: Path | None) -> None:

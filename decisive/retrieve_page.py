@@ -7,12 +7,15 @@ import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
+import numpy as np
 from PIL import Image
 
 from decisive.pictures import Pixels
 from decisive.triage_page import escaped
 
 PAGE = "index.html"
+THUMBNAIL = 224
+"""Pixels of the shorter side of pictures on the page, about."""
 _QUALITY = 85
 
 
@@ -45,6 +48,7 @@ class Sheet:
         skipped: what was not, and why.
         notes: what of the query was not read.
         command: that made the page.
+        plan: `(H, W, 3)` uint8: where what was found is; None where that is no question.
     """
 
     query: str
@@ -56,6 +60,14 @@ class Sheet:
     skipped: Mapping[str, str]
     notes: Sequence[str] = field(default_factory=tuple)
     command: str = ""
+    plan: Pixels | None = None
+
+
+def thumbnail(pixels: Pixels) -> Pixels:
+    """A picture of `(H, W)` or `(H, W, 3)` as it goes onto the page."""
+    image = Image.fromarray(pixels).convert("RGB")
+    image.thumbnail((2 * THUMBNAIL, 2 * THUMBNAIL))
+    return np.asarray(image)
 
 
 def page_text(sheet: Sheet) -> str:
@@ -73,6 +85,7 @@ def page_text(sheet: Sheet) -> str:
         f"<code>{escaped(sheet.model)}</code>. Scores order; they are no probabilities.</p>",
         "</header>",
         "<main>",
+        "" if sheet.plan is None else f'<img class=plan src="{_source(sheet.plan)}" alt="plan">',
         "<ol class=cards>",
         *(_card(rank, found) for rank, found in enumerate(sheet.found, 1)),
         "</ol>",
@@ -98,6 +111,7 @@ content="default-src 'none'; img-src data:; style-src 'unsafe-inline'">
 body { font: 15px/1.45 system-ui, sans-serif; color: #1c2026; background: #fff; margin: 1.5rem; }
 header, footer { max-width: 60rem; }
 header img { max-height: 14rem; image-rendering: pixelated; }
+.plan { max-width: 100%; max-height: 40rem; margin: 0 0 1rem; }
 h1 { font-size: 1.5rem; margin: 0 0 .5rem; }
 h2 { font-size: 1.1rem; margin: 2rem 0 .5rem; }
 .query { border-left: .3rem solid #0072b2; padding: .4rem .8rem; background: #eef5fa;

@@ -43,7 +43,8 @@ class Arguments:
 
     World models: `decisive train pathdreamer --help`. Forecasts on grids: `decisive train metnet2
     --help`. Classifiers of images: `decisive train classifier --help`. Instance masks: `decisive
-    train segmenter --help`. Images and texts in many languages: `decisive train mural --help`.
+    train segmenter --help`. Several perception tasks: `decisive train tasks --help`. Images and
+    texts in many languages: `decisive train mural --help`.
     """
 
     data: Annotated[Repeated, tyro.conf.arg(metavar="NAME")]
@@ -98,6 +99,10 @@ def main(argv: Sequence[str]) -> int:
         from decisive import train_mural
 
         return train_mural.main(argv[1:])
+    if list(argv[:1]) == ["tasks"]:
+        from decisive import train_tasks
+
+        return train_tasks.main(argv[1:])
     arguments = parse(Arguments, argv, "train")
     recipe = Recipe("", "") if arguments.recipe is None else find_recipe(arguments.recipe)
     method = arguments.method or recipe.method

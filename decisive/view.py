@@ -31,7 +31,8 @@ class Arguments:
     every push from the chosen start. Down in a map is away from the robot, as in the picture.
     With --tokens it shows an image instead, and which of its pixels a classifier's tokens look at:
     `decisive view --tokens --help`. With --boxes, the things in an image and their masks:
-    `decisive view --boxes --help`.
+    `decisive view --boxes --help`. With --tasks, what multi-task networks say of an image:
+    `decisive view --tasks --help`.
 
     Examples:
       decisive view --env decisive/BlockInsertion-v0 --policy block-insertion-ibc --out view.mp4
@@ -82,6 +83,10 @@ def main(argv: Sequence[str]) -> int:
         from decisive import view_boxes
 
         return view_boxes.main([word for word in argv if word != "--boxes"])
+    if "--tasks" in argv:
+        from decisive import view_tasks
+
+        return view_tasks.main([word for word in argv if word != "--tasks"])
     arguments = parse(Arguments, argv, "view")
     config = EvaluationConfig(
         env=arguments.env,

@@ -5,7 +5,7 @@ in this project (see `learning.checkpoint`). Loading runs no code from it.
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -64,20 +64,7 @@ class SavedClassifier:
     def __post_init__(self) -> None:
         """Refuse labels and preprocessing that cannot be."""
         _check_tasks(self.tasks)
-        if len(self.size) != 2 or not all(_is_side(side) for side in self.size):
-            raise ValueError(
-                f"size must be a height and a width in 1..{MAX_SIDE} pixels, got {self.size}"
-            )
-        if not self.mean or len(self.mean) != len(self.std):
-            raise ValueError(
-                f"mean and std must have a number for each channel, "
-                f"got {len(self.mean)} and {len(self.std)}"
-            )
-        for name, values in (("mean", self.mean), ("std", self.std)):
-            if not all(_is_finite(value) for value in values):
-                raise ValueError(f"{name} must be finite numbers, got {values}")
-        if min(self.std) <= 0:
-            raise ValueError(f"std must be positive, got {self.std}")
+        check_preprocessing(self.size, self.mean, self.std)
 
     @property
     def n_classes(self) -> int:
@@ -100,11 +87,7 @@ class SavedClassifier:
         Raises:
             ValueError: for other shapes, kinds or values.
         """
-        pixels = np.asarray(images)
-        _check_pixels(pixels, len(self.mean))
-        resized = torch.stack([_resize(image, self.size) for image in pixels])
-        mean, std = (torch.tensor(values).view(-1, 1, 1) for values in (self.mean, self.std))
-        return (resized.clamp_(0, 1) - mean) / std
+        return image_tensor(images, self.size, self.mean, self.std)
 
     def read(self, logits: ArrayLike | Tensor) -> list[dict[str, dict[str, float]]]:
         """Names and probabilities.
@@ -135,6 +118,49 @@ class SavedClassifier:
             answer[task] = dict(zip(classes, chances.tolist(), strict=True))
             start += len(classes)
         return answer
+
+
+def image_tensor(
+    images: ArrayLike, size: tuple[int, int], mean: Sequence[float], std: Sequence[float]
+) -> Tensor:
+    """Images as networks take them, from those of cameras and files; see `SavedClassifier.tensor`.
+
+    Args:
+        images: `(B, H, W, C)`, uint8 from 0 to 255, or float32 or float64 from 0 to 1.
+        size: height and width they are resized to, pixels.
+        mean: of each of the C channels; subtracted.
+        std: of each channel; divided by.
+
+    Returns:
+        `(B, C, *size)` float32, normalised, on the CPU.
+
+    Raises:
+        ValueError: for other shapes, kinds or values.
+    """
+    pixels = np.asarray(images)
+    _check_pixels(pixels, len(mean))
+    resized = torch.stack([_resize(image, size) for image in pixels])
+    middle, spread = (torch.tensor(values).view(-1, 1, 1) for values in (mean, std))
+    return (resized.clamp_(0, 1) - middle) / spread
+
+
+def check_preprocessing(size: tuple[int, ...], mean: Sequence[float], std: Sequence[float]) -> None:
+    """Refuse sizes and normalisations that cannot be.
+
+    Raises:
+        ValueError: saying which, and what came.
+    """
+    if len(size) != 2 or not all(_is_side(side) for side in size):
+        raise ValueError(f"size must be a height and a width in 1..{MAX_SIDE} pixels, got {size}")
+    if not mean or len(mean) != len(std):
+        raise ValueError(
+            f"mean and std must have a number for each channel, got {len(mean)} and {len(std)}"
+        )
+    for name, values in (("mean", mean), ("std", std)):
+        if not all(_is_finite(value) for value in values):
+            raise ValueError(f"{name} must be finite numbers, got {values}")
+    if min(std) <= 0:
+        raise ValueError(f"std must be positive, got {std}")
 
 
 def save_classifier(folder: str | Path, saved: SavedClassifier, card: str) -> None:
@@ -202,8 +228,7 @@ def shipped_classifiers() -> dict[str, Path]:
 def _build(document: Mapping[str, Any]) -> nn.Module:
     try:
         backbone, overrides = document["config"]["backbone"], document["config"]["overrides"]
-        # JSON has no tuples; configurations have no lists.
-        plain = {str(name): _as_tuple(value) for name, value in overrides.items()}
+        plain = {str(name): as_tuple(value) for name, value in overrides.items()}
         probe = _read(nn.Identity(), document)
         return create(
             str(backbone), n_classes=probe.n_classes, in_channels=len(probe.mean), **plain
@@ -228,8 +253,9 @@ def _read(model: nn.Module, document: Mapping[str, Any]) -> SavedClassifier:
     )
 
 
-def _as_tuple(value: Any) -> Any:
-    return tuple(map(_as_tuple, value)) if isinstance(value, list) else value
+def as_tuple(value: Any) -> Any:
+    """A JSON value, its lists as tuples: configurations have no lists."""
+    return tuple(map(as_tuple, value)) if isinstance(value, list) else value
 
 
 def _check_tasks(tasks: Mapping[str, Any]) -> None:

@@ -77,8 +77,12 @@ class MultiTaskNet(nn.Module):
             }
         )
 
-    def forward(self, images: Tensor) -> dict[str, Tensor]:
+    def forward(self, images: Tensor, tasks: Iterable[str] | None = None) -> dict[str, Tensor]:
         """What each task says of images `(B, 3, H, W)`.
+
+        Args:
+            images: `(B, 3, H, W)`, normalised.
+            tasks: only these are asked; None asks all.
 
         Returns:
             by task `(B, channels, H, W)`, of numbers `(B, channels)`: logits of classes and masks,
@@ -86,7 +90,8 @@ class MultiTaskNet(nn.Module):
         """
         maps = _maps(self.encoder, images)
         size = images.shape[-2:]
-        return {task: head(maps, size) for task, head in self.heads.items()}
+        asked = self.heads if tasks is None else tasks
+        return {task: self.heads[task](maps, size) for task in asked}
 
     def shared(self) -> list[nn.Parameter]:
         """Parameters that all tasks use."""

@@ -94,6 +94,9 @@ class MultiTaskResult:
         affinities: by method, if they were measured.
         cpu_seconds: spent in training steps, measurements included (wall seconds on a GPU).
         history: rows of `metrics.jsonl`.
+        mean: of the channels of the training images, of values from 0 to 1; was subtracted.
+        std: of the same; was divided by.
+        statistics: what values and numbers were standardised by.
     """
 
     step: int
@@ -102,6 +105,9 @@ class MultiTaskResult:
     affinities: dict[str, MeasuredAffinity]
     cpu_seconds: float
     history: list[dict[str, Any]]
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    statistics: Statistics
 
 
 def train_tasks(
@@ -184,7 +190,18 @@ class _Run(Run[MultiTaskTrainConfig]):
         }
         if self.meters:
             del self.net.meters
-        return MultiTaskResult(self.at.step, losses, errors, measured, self.at.seconds, history)
+        batches = self.batches
+        return MultiTaskResult(
+            step=self.at.step,
+            losses=losses,
+            errors=errors,
+            affinities=measured,
+            cpu_seconds=self.at.seconds,
+            history=history,
+            mean=tuple(batches.mean.flatten().tolist()),
+            std=tuple(batches.std.flatten().tolist()),
+            statistics=batches.statistics,
+        )
 
     def step(self, fraction: float) -> dict[str, Tensor]:
         config, step = self.config, self.at.step
@@ -251,7 +268,14 @@ class _Run(Run[MultiTaskTrainConfig]):
 
 
 class TaskBatches:
-    """Images and targets of a set, by the number of a step."""
+    """Images and targets of a set, by the number of a step.
+
+    Attributes:
+        data: the set.
+        mean: of the channels `(3, 1, 1)`, of values from 0 to 1.
+        std: of the same.
+        statistics: mean and deviation of values and numbers, by task.
+    """
 
     def __init__(
         self,
@@ -266,7 +290,7 @@ class TaskBatches:
         some = np.unique(np.linspace(0, len(data) - 1, min(len(data), _STATISTICS)).round())
         rows = some.astype(np.int64)
         pixels = data.images[rows].reshape(-1, 3)
-        self._mean, self._std = (
+        self.mean, self.std = (
             torch.tensor(values, dtype=torch.float32, device=device).view(-1, 1, 1) / 255
             for values in (pixels.mean(0), np.maximum(pixels.std(0), 1.0))
         )
@@ -301,7 +325,7 @@ class TaskBatches:
         """Normalised images of some rows as they are, of this set or another."""
         chosen = np.ascontiguousarray((data or self.data).images[rows])
         pixels = torch.from_numpy(chosen).to(self._device).permute(0, 3, 1, 2).float() / 255
-        return ((pixels - self._mean) / self._std).contiguous(memory_format=torch.channels_last)
+        return ((pixels - self.mean) / self.std).contiguous(memory_format=torch.channels_last)
 
     def targets(self, rows: NDArray[np.int64], data: TaskSet | None = None) -> dict[str, Tensor]:
         """Targets of some rows by task, of this set or another."""

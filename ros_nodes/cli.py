@@ -148,6 +148,7 @@ class Walk:
       decisive ros walk
       decisive ros walk --house house_test_000003 --walks 10 --pictures walks
       decisive ros walk --model "" --param navigator.horizon=1
+      decisive ros walk --language zh
     """
 
     house: str = "house_test_000000"
@@ -158,6 +159,8 @@ class Walk:
     """World model: shipped name or folder; empty for none."""
     seed: int = 0
     """Seed of the instructions."""
+    language: str = "en"
+    """Of the instructions: en or zh (read by the ranker houses-en-zh); the paths are the same."""
     parameters: Parameters = ()
     """Parameter of a node, such as navigator.speed=0.4; give --param once for each."""
     pictures: Annotated[OptionalText, tyro.conf.arg(metavar="FOLDER")] = None
@@ -353,6 +356,9 @@ def _walk(argv: Sequence[str]) -> int:
     arguments = parse(Walk, argv, "ros walk")
     if arguments.walks < 1 or arguments.seed < 0:
         raise ValueError("there must be at least one walk, and a seed that is not negative")
+    from envs.indoor.instructions import check_language  # loads the renderer
+
+    check_language(arguments.language)
     parameters = read_parameters(arguments.parameters)
     out = None if arguments.out is None else check_writable(arguments.out)
     require()
@@ -366,6 +372,7 @@ def _walk(argv: Sequence[str]) -> int:
             arguments.seed,
             parameters,
             pictures=None if arguments.pictures is None else Path(arguments.pictures),
+            language=arguments.language,
         )
     )
     text = json.dumps(answer, indent=2)

@@ -111,10 +111,22 @@ GRAPHS: dict[str, Graph] = {
         _guided(**{"robot/command": "cmd_vel"}),
     ),
     "camera_perception": Graph(
-        "a camera's pictures classified, or segmented: name one, --param perception.checkpoint=...",
+        "a camera's pictures classified, segmented or read for several tasks: name one, "
+        "--param perception.checkpoint=...",
         "perception.yaml",
         (NodeSpec("perception", {"camera/color/image_raw": "image_raw",
                                  "camera/color/camera_info": "camera_info"}),),
+    ),
+    "sim_goal_views": Graph(
+        "a base in a procedural house, driven by velocities on `policy/command`, remembers what "
+        "it sees and finds it again", "sim_goal_views.yaml",
+        (NodeSpec("sim_base"), NodeSpec("safety_gate", {"tool_pose": "base_pose"}),
+         NodeSpec("goal_views")),
+    ),
+    "camera_goal_views": Graph(
+        "a base with a camera remembers what it sees and finds it again: a text or a picture asks",
+        "goal_views.yaml",
+        (NodeSpec("goal_views", {"camera/color/image_raw": "image_raw"}),),
     ),
     "occupancy_forecast": Graph(
         "maps of what is occupied, forecast: without a model, everything goes on as it goes",

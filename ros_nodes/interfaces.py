@@ -195,9 +195,24 @@ INTERFACES: dict[str, tuple[Interface, ...]] = {
         _out("/diagnostics", DIAGNOSTICS, "counts and times; 1 Hz"),
         _service("~/reset", TRIGGER, "forgets all frames, and where the grid was"),
     ),
+    "goal_views": (
+        _in("camera/color/image_raw", IMAGE, "of a pinhole camera"),
+        _in("base_pose", POSE, "of the base that carries it, level"),
+        _in("panorama/color/image_raw", IMAGE, "with `camera` panorama, instead of the two above"),
+        _in("panorama/pose", POSE, "of the panoramic camera, level"),
+        _in("~/text", TEXT, "what to look for, in any language"),
+        _in("~/picture", IMAGE, "a picture of what to look for"),
+        _out("~/goal", POSE, "where it was seen best, looking there: in the frame of the poses, "
+             "under the stamp of the picture"),
+        _out("~/ranking", TEXT, "JSON `text` (null for a picture), `frame`, `views` (`rank`, "
+             "`score`, `x`, `y`, `z`, `yaw` of the camera, `stamp` in ns), `held`, `notes`, `ms`"),
+        _out("/diagnostics", DIAGNOSTICS, "counts, views held and dropped, times; 1 Hz"),
+        _service("~/reset", TRIGGER, "forgets what was seen"),
+    ),
     "perception": (
         _in("camera/color/image_raw", IMAGE, "rgb8, bgr8, rgba8, bgra8 or mono8"),
-        _in("camera/color/camera_info", INFO, "of a segmenter: for markers"),
+        _in("camera/color/camera_info", INFO, "of a segmenter: for markers; of a multi-task "
+            "network: for `~/scene/camera_info`"),
         _in("~/boxes", (DETECTIONS, TEXT), "of a segmenter, with `boxes`: what to mask, of the "
             "very same picture; JSON where vision_msgs is not installed"),
         _out("~/classes", TEXT, "of a classifier: JSON `stamp` (ns) and `frame` of the picture, "
@@ -217,6 +232,16 @@ INTERFACES: dict[str, tuple[Interface, ...]] = {
              "the same without masks, where vision_msgs is installed"),
         _out("~/markers", "visualization_msgs/msg/MarkerArray",
              "outlines of the boxes and their words, on the rays of the camera, 1 m away"),
+        _out("~/scene", TEXT, "of a multi-task network: JSON `stamp` (ns) and `frame` of the "
+             "picture, `tasks` (a few words of each), `ms`, `age_ms`"),
+        _out("~/scene/NAME", IMAGE, "of a multi-task network, at the size that it sees: classes "
+             "mono8, values such as depth 32FC1 in m, directions such as normals 32FC3 in the "
+             "optical frame, masks such as edges mono8, 255 for sure"),
+        _out("~/scene/camera_info", INFO, "of those images, once the camera's own is known"),
+        _out("~/numbers/NAME", "std_msgs/msg/Float64MultiArray",
+             "of a multi-task network: such as a count of things"),
+        _out("~/overlay/NAME", IMAGE, "of a multi-task network: classes as a tint over the "
+             "picture, rgb8"),
         _out("/diagnostics", DIAGNOSTICS, "counts, times, backend, precision, parity; 1 Hz"),
         *_LIFECYCLE,
     ),

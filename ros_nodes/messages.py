@@ -60,6 +60,7 @@ ENCODINGS: dict[str, PixelFormat] = {
     "mono16": PixelFormat(_U16, 1),
     "16UC1": PixelFormat(_U16, 1),
     "32FC1": PixelFormat(_F32, 1),
+    "32FC3": PixelFormat(_F32, 3),
 }
 _FIELD_DTYPES: dict[int, np.dtype] = {PointField.FLOAT32: _F32, PointField.FLOAT64: _F64}
 
@@ -80,8 +81,9 @@ def stamp_of(ns: int) -> Time:
 def image_message(pixels: np.ndarray, encoding: str, stamp: Time, frame_id: str) -> Image:
     """Image of an array, in one of `ENCODINGS`; the bytes are copied once and never cast.
 
-    `pixels` are `(H, W, 3)` or `(H, W, 4)` uint8 in RGB(A) order, also for bgr8 and bgra8, or
-    `(H, W)` uint8, uint16 or float32. The frame is an optical one: z forward, x right, y down.
+    `pixels` are `(H, W, 3)` or `(H, W, 4)` uint8 in RGB(A) order, also for bgr8 and bgra8,
+    `(H, W)` uint8, uint16 or float32, or `(H, W, 3)` float32. The frame is an optical one: z
+    forward, x right, y down.
     """
     pixel = _pixel_format(encoding)
     shape = (*pixels.shape[:2], pixel.channels)[: 2 + (pixel.channels > 1)]

@@ -1,4 +1,4 @@
-"""`perception`: an image classifier or segmenter as a lifecycle node.
+"""`perception`: an image classifier, segmenter or multi-task network as a lifecycle node.
 
 The newest picture of a camera is looked at in a worker; pictures that came too late, or while it
 was thinking about another, are dropped and counted. In lockstep none is: they wait in line. It
@@ -28,9 +28,8 @@ from ros_nodes import messages
 from ros_nodes.box_messages import Boxes, BoxMatcher, boxes_from_detections, boxes_from_json
 from ros_nodes.instance_messages import optional
 from ros_nodes.parameters import Parameter, declare
-from ros_nodes.picture_input import Eye, Picture, Times, Voice, read_picture
+from ros_nodes.picture_input import Eye, Listener, Picture, Times, Voice, read_picture
 from ros_nodes.picture_kinds import make
-from ros_nodes.picture_segmenter import MaskVoice
 from ros_nodes.running import NEWEST, RELIABLE, diagnostics, guard_lifecycle, run
 
 OK, FAILED = TransitionCallbackReturn.SUCCESS, TransitionCallbackReturn.FAILURE
@@ -43,12 +42,13 @@ LINE = 64
 """Pictures that wait in lockstep at most; of 640x480 they take 60 MB."""
 
 PARAMETERS = (
-    Parameter("checkpoint", "", "folder of a trained classifier or segmenter, or a shipped name; "
-              "must be given"),
+    Parameter("checkpoint", "", "folder of a trained classifier, segmenter or multi-task network, "
+              "or a shipped name; must be given"),
     Parameter("backend", "auto", "what runs it; auto takes openvino, else onnxruntime, else torch",
               choices=("auto", "torch", "onnxruntime", "openvino")),
     Parameter("precision", "auto", "bfloat16 and auto take it only where the CPU has it and the "
-              "classifier says the same on `calibration`; a segmenter runs in float32",
+              "classifier says the same on `calibration`; segmenters and multi-task networks run "
+              "in float32",
               choices=("auto", "float32", "bfloat16")),
     Parameter("calibration", "", "folder of an image set on which precisions are compared; empty: "
               "float32"),
@@ -148,7 +148,7 @@ class PerceptionNode(LifecycleNode):
             self._worker = Worker(self._think(self._eye), self._deliver)
         quality = RELIABLE if self.value["lockstep"] else NEWEST
         self._listen(Image, TOPIC, self._on_picture, quality)
-        if isinstance(self._voice, MaskVoice):
+        if isinstance(self._voice, Listener):
             self._listen(CameraInfo, INFO, self._on_info, NEWEST)
         if self._matcher is not None:
             vision = optional("vision_msgs")
@@ -261,7 +261,7 @@ class PerceptionNode(LifecycleNode):
         self._submit(Picture(picture.pixels, picture.header, picture.stamp, boxes))
 
     def _on_info(self, message: CameraInfo) -> None:
-        if not isinstance(self._voice, MaskVoice):
+        if not isinstance(self._voice, Listener):
             return
         try:
             self._voice.hear(message)

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
-from sensor_msgs.msg import Image
+from sensor_msgs.msg import CameraInfo, Image
 from std_msgs.msg import Header
 
 from perception.checkpoint import MAX_SIDE
@@ -88,6 +88,19 @@ class Voice(Protocol):
 
     def say(self, picture: Picture, answer: Any, times: Times) -> None:
         """Publish one answer under the stamp and frame of its picture."""
+        ...
+
+
+@runtime_checkable
+class Listener(Voice, Protocol):
+    """A voice that wants the calibration of the camera."""
+
+    def hear(self, message: CameraInfo) -> None:
+        """Take the calibration.
+
+        Raises:
+            ValueError: for a camera that is not calibrated.
+        """
         ...
 
 

@@ -12,7 +12,9 @@ from perception.checkpoint import METHOD as CLASSIFIER
 from perception.checkpoint import shipped_classifiers
 from perception.deep_mac.checkpoint import METHOD as SEGMENTER
 from perception.deep_mac.checkpoint import shipped_segmenters
-from ros_nodes import picture_classifier, picture_segmenter
+from perception.multi_task_checkpoint import METHOD as TASKS
+from perception.multi_task_checkpoint import shipped_tasks
+from ros_nodes import picture_classifier, picture_segmenter, picture_tasks
 from ros_nodes.picture_input import Eye, Open, Voice
 from ros_nodes.picture_triage import TriageEye, TriageVoice
 
@@ -32,9 +34,15 @@ def _segmenter(value: Mapping[str, Any], open: Open) -> tuple[Eye, Voice]:
     return eye, picture_segmenter.MaskVoice(open)
 
 
+def _tasks(value: Mapping[str, Any], open: Open) -> tuple[Eye, Voice]:
+    saved = picture_tasks.load(value)
+    return picture_tasks.TaskEye(saved, value), picture_tasks.TaskVoice(saved, open)
+
+
 KINDS: dict[str, Callable[[Mapping[str, Any], Open], tuple[Eye, Voice]]] = {
     CLASSIFIER: _classifier,
     SEGMENTER: _segmenter,
+    TASKS: _tasks,
 }
 """By the method that a checkpoint says it is of."""
 
@@ -51,7 +59,7 @@ def make(value: Mapping[str, Any], open: Open) -> tuple[Eye, Voice]:
         OSError: where a file cannot be read.
     """
     name = value["checkpoint"]
-    shipped = {**shipped_classifiers(), **shipped_segmenters()}
+    shipped = {**shipped_classifiers(), **shipped_segmenters(), **shipped_tasks()}
     kinds = " or ".join(KINDS)
     if not name:
         known = ", ".join(shipped) or "none so far"

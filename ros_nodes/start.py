@@ -110,6 +110,11 @@ def forecast() -> int:
     return start("forecast")
 
 
+def goal_views() -> int:
+    """Run the memory of what was seen where."""
+    return start("goal_views")
+
+
 def perception() -> int:
     """Run a classifier of pictures."""
     return start("perception")

@@ -8,6 +8,8 @@ import numpy as np
 import torch
 
 from perception.multi_task import MultiTaskConfig, MultiTaskNet
+from perception.multi_task_checkpoint import SavedTasks
+from perception.multi_task_networks import TaskNetworks
 from perception.multi_task_set import Target, TaskSet, write_task_set
 
 TARGETS = {
@@ -67,3 +69,22 @@ def write(folder: Any, data: TaskSet) -> str:
 def tiny(seed: int = 0, targets: Any = TARGETS, config: MultiTaskConfig = TINY) -> MultiTaskNet:
     torch.manual_seed(seed)
     return MultiTaskNet(config, targets)
+
+
+def saved(
+    groups: Any = (("segmentation", "edges"), ("depth", "normals", "count")),
+    serves: Any = None,
+    size: tuple[int, int] = (16, 16),
+    **changes: Any,
+) -> SavedTasks:
+    """Networks of groups, each task served by the first that has it; nothing has trained them."""
+    if serves is None:
+        serves = {task: next(k for k, g in enumerate(groups) if task in g) for task in TARGETS}
+    nets = [tiny(k, {task: TARGETS[task] for task in group}) for k, group in enumerate(groups)]
+    settings: dict[str, Any] = {
+        "mean": (0.1, 0.15, 0.2),
+        "std": (0.2, 0.25, 0.3),
+        "statistics": {"depth": (0.55, 0.05), "count": (1.5, 0.5)},
+        **changes,
+    }
+    return SavedTasks(model=TaskNetworks(nets, serves).eval(), size=size, **settings)

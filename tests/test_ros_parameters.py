@@ -15,12 +15,14 @@ pytest.importorskip("rclpy")
 
 import rclpy
 import segmenter_cases
+import task_cases
 from classifier_cases import save_small, save_triage
 from rclpy.context import Context
 from rclpy.lifecycle import TransitionCallbackReturn
 from rclpy.parameter import Parameter as Setting
 
 from perception.deep_mac.checkpoint import save_segmenter
+from perception.multi_task_checkpoint import save_tasks
 from ros_nodes import parameter_table
 from ros_nodes.graph import GRAPHS, NodeSpec, command_line
 from ros_nodes.interfaces import EVERYWHERE, INTERFACES, NODE_SERVICES
@@ -200,10 +202,12 @@ CASES = {
     "world_model": [{}],
     "navigator": [{}],
     "forecast": [{}],
+    "goal_views": [{}, {"camera": "panorama"}],
     "perception": [
         {"checkpoint": "classes", "backend": "torch"},
         {"checkpoint": "triage", "backend": "torch"},
         {"checkpoint": "masks", "backend": "torch", "boxes": True},
+        {"checkpoint": "tasks", "backend": "torch"},
     ],
 }
 """Settings with which each node, taken together, opens all its topics."""
@@ -214,8 +218,16 @@ SAVED = {
     "masks": lambda folder: save_segmenter(
         folder / "masks", segmenter_cases.saved(scores={"mask_iou": 0.5}), "# For tests\n"
     ),
+    "tasks": lambda folder: save_tasks(
+        folder / "tasks", task_cases.saved(scores={"images": 3}), "# For tests\n"
+    ),
 }
 """Checkpoints of those cases."""
+
+ONE_OF_MANY = re.compile(
+    r"^(/objects|/forecast|~/classification|~/scene|~/numbers|~/overlay)/(?!camera_info$)\w+$"
+)
+"""Topics whose last word is a name of something."""
 
 QUERIES = {
     "publishes": "get_publisher_names_and_types_by_node",
@@ -235,7 +247,7 @@ def opened(node) -> set[tuple[str, str, str]]:
     }
     apart = {*EVERYWHERE, *NODE_SERVICES}
     return {
-        (way, re.sub(r"^(/objects|/forecast|~/classification)/\w+$", r"\1/NAME", topic), kind)
+        (way, ONE_OF_MANY.sub(r"\1/NAME", topic), kind)
         for way, topic, kind in found
         if topic not in apart
     }

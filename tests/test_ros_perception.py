@@ -413,7 +413,7 @@ def test_what_cannot_be_trusted_is_refused_in_one_line(
     save_small(tmp_path / "untrained", scored=False)
     save_small(tmp_path / "deep", channels=4)
     for name, why in (
-        ("", "checkpoint must name a classifier or segmenter; shipped: "),
+        ("", "must name a classifier or segmenter or multi-task network; shipped: "),
         (tmp_path / "absent", "absent"),
         (tmp_path / "untrained", "untrained has no held-out scores, so it is untrained"),
         (tmp_path / "deep", "takes 4 channels; a camera gives 1 or 3"),

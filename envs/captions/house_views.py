@@ -14,12 +14,13 @@ from envs.indoor.procedural import ProceduralSimulator
 
 FIELD_OF_VIEW = math.radians(80)
 """Of a view, from its left to its right."""
+PITCH = math.radians(-12)
+"""Of its middle: it looks a little down."""
 VIEWS_PER_HOUSE = 4
 """Views that come from one house."""
 LEAST, NOTICED = 0.02, 0.004
 """Shares of the picture: to be told, and to be seen at all."""
 _TRIES = 60
-_PITCH = math.radians(-12)
 _STREAM = 31
 _NAMES = {"tv stand": "television", "rack": "shelf", "desk chair": "chair", "vanity": "sink",
           "gym bench": "weight bench"}  # fmt: skip
@@ -50,7 +51,8 @@ def draw_house_view(k: int, split: str, seed: int, size: int) -> Drawn:
     for _ in range(_TRIES):
         viewpoint = int(rng.integers(len(house.graph.viewpoints)))
         heading = float(rng.uniform(0, 2 * math.pi))
-        found = _look(simulator, viewpoint, heading, size)
+        position = house.graph.positions[viewpoint]
+        found = tell(simulator, glimpse(simulator, position, heading, size))
         if found is not None:
             return found
     raise RuntimeError(f"{house.name} has no view of a single thing in {_TRIES} tries")
@@ -65,25 +67,49 @@ def _simulator(seed: int, split: str) -> ProceduralSimulator:
     return ProceduralSimulator(generate_house(seed, split))
 
 
-def _look(
-    simulator: ProceduralSimulator, viewpoint: int, heading: float, size: int
-) -> Drawn | None:
-    """A view from a viewpoint; None where nothing in it can be told."""
-    house = simulator.house
-    rays = view_rays(house.graph.positions[viewpoint], heading, 2 * size)
+class Glimpse(NamedTuple):
+    """What the renderer says of a view.
+
+    Attributes:
+        rays: `(4 * size * size, 6)` float32, four for each pixel.
+        ids: `(size, size)` piece of furniture that each pixel shows; -1 the building.
+        room: index of the room that fills most of it. Through an open door one sees another room
+            than the one where one stands.
+        near: median distance of the rays, metres.
+    """
+
+    rays: NDArray[np.float32]
+    ids: NDArray[np.int64]
+    room: int
+    near: float
+
+
+def glimpse(
+    simulator: ProceduralSimulator, position: NDArray[np.float64], heading: float, size: int
+) -> Glimpse:
+    """Look from a place, without colours; see `view_rays`."""
+    rays = view_rays(position, heading, 2 * size)
     pieces, rooms, distance = _cast(simulator, rays)
-    if np.median(distance) < _NEAR:
-        return None
-    fine = simulator.shade_rays(rays).reshape(size, 2, size, 2, 3)
-    image = np.rint(fine.astype(np.float32).mean((1, 3))).astype(np.uint8)
     # The upper left of each pixel's four rays says what it shows.
     ids = pieces.reshape(2 * size, 2 * size)[::2, ::2]
-    things = describe(image, ids, _names(house), LEAST, NOTICED)
-    if not things:
+    room = int(np.bincount(rooms, minlength=len(simulator.house.rooms)).argmax())
+    return Glimpse(rays, ids, room, float(np.median(distance)))
+
+
+def picture(simulator: ProceduralSimulator, seen: Glimpse) -> NDArray[np.uint8]:
+    """`(size, size, 3)` uint8: the colours of a view, each pixel the mean of its four rays."""
+    size = len(seen.ids)
+    fine = simulator.shade_rays(seen.rays).reshape(size, 2, size, 2, 3)
+    return np.rint(fine.astype(np.float32).mean((1, 3))).astype(np.uint8)
+
+
+def tell(simulator: ProceduralSimulator, seen: Glimpse) -> Drawn | None:
+    """A view and what is said of it; None where nothing in it can be told."""
+    if seen.near < _NEAR:
         return None
-    # Through an open door one sees another room, and that is the one that is told.
-    room = int(np.bincount(rooms, minlength=len(house.rooms)).argmax())
-    return Drawn(image, Facts(house.rooms[room].purpose, things))
+    house, image = simulator.house, picture(simulator, seen)
+    things = describe(image, seen.ids, spoken_names(house), LEAST, NOTICED)
+    return Drawn(image, Facts(house.rooms[seen.room].purpose, things)) if things else None
 
 
 def view_rays(position: NDArray[np.float64], heading: float, size: int) -> NDArray[np.float32]:
@@ -101,7 +127,7 @@ def view_rays(position: NDArray[np.float64], heading: float, size: int) -> NDArr
     steps = ((np.arange(size) + 0.5) / size * 2 - 1) * reach
     right, down = np.meshgrid(steps, steps)
     forward = np.ones_like(right)
-    cos, sin = math.cos(_PITCH), math.sin(_PITCH)
+    cos, sin = math.cos(PITCH), math.sin(PITCH)
     ahead, up = cos * forward + sin * down, sin * forward - cos * down
     x = math.cos(heading) * ahead + math.sin(heading) * right
     y = math.sin(heading) * ahead - math.cos(heading) * right
@@ -123,6 +149,7 @@ def _cast(
     return seen.astype(np.int64), simulator.mesh.room[part].astype(np.int64), distance
 
 
-def _names(house: House) -> list[str | None]:
+def spoken_names(house: House) -> list[str | None]:
+    """What each piece of furniture is called in captions; None for what has no name here."""
     names = [_NAMES.get(piece.kind, piece.kind) for piece in house.furniture]
     return [name if name in NOUNS else None for name in names]

@@ -160,6 +160,7 @@ setup(
             "checkpoints/**/*",
             "deep_mac/checkpoints/**/*",
             "mural/checkpoints/**/*",
+            "multi_task_checkpoints/**/*",
         ],
         "world_models": ["checkpoints/**/*", "pathdreamer/*.json"],
     },

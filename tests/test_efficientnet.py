@@ -11,6 +11,7 @@ import json
 import sys
 import zlib
 from collections.abc import Iterator
+from copy import deepcopy
 from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
@@ -385,7 +386,7 @@ def test_every_parameter_receives_a_gradient() -> None:
 
 
 def test_images_of_a_batch_do_not_mix_in_evaluation() -> None:
-    model, images = tiny().double(), torch.randn(3, 3, 40, 24, dtype=torch.float64)
+    model, images = deepcopy(tiny()).double(), torch.randn(3, 3, 40, 24, dtype=torch.float64)
     with torch.no_grad():
         torch.testing.assert_close(model(images)[1:2], model(images[1:2]), rtol=1e-9, atol=1e-9)
 

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Iterator
+from copy import deepcopy
 from dataclasses import replace
 from functools import lru_cache
 from typing import Any
@@ -278,7 +279,7 @@ def test_a_change_anywhere_is_seen_in_all_maps() -> None:
 
 
 def test_images_of_a_batch_do_not_mix_in_evaluation() -> None:
-    model, images = tiny().double(), torch.randn(3, 3, 40, 56, dtype=torch.float64)
+    model, images = deepcopy(tiny()).double(), torch.randn(3, 3, 40, 56, dtype=torch.float64)
     with torch.no_grad():
         torch.testing.assert_close(model(images)[1:2], model(images[1:2]), rtol=1e-9, atol=1e-9)
 

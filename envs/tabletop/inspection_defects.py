@@ -85,7 +85,10 @@ def _stain(part: Part, rng: np.random.Generator) -> Faulty | None:
     for n in (2, 3, 5):
         waves += rng.uniform(0, 0.22) * np.sin(n * angle + rng.uniform(0, 2 * math.pi))
     reach = radius * (1 + 0.8 * waves)
-    outline = middle + reach[:, None] * np.column_stack([np.cos(angle), np.sin(angle)])
+    outward = reach[:, None] * np.column_stack([np.cos(angle), np.sin(angle)])
+    while not is_solid(part, middle + outward, 0.0).all():  # a bulge beyond an edge or a hole
+        outward *= 0.9
+    outline = middle + outward
     return Faulty(part, _mark(patch(outline, part.thickness), rng))
 
 

@@ -113,7 +113,8 @@ def move(pose: Pose, speed: float, turn: float, seconds: float) -> Pose:
     """
     angle = turn * seconds
     # The chord of the arc: its direction is the mean yaw.
-    chord = speed * seconds * (math.sin(angle / 2.0) / (angle / 2.0) if angle else 1.0)
+    half = angle / 2.0  # 0 for the least of floats, too
+    chord = speed * seconds * (math.sin(half) / half if half else 1.0)
     middle = pose.yaw + angle / 2.0
     return Pose(
         pose.x + chord * math.cos(middle),

@@ -3,7 +3,7 @@
 import math
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from robots.driving import DriveConfig, Pose, move, steer
@@ -75,6 +75,7 @@ def test_from_its_start_it_arrives_and_stays_on_the_way(x: float, y: float, yaw:
 
 
 @given(st.floats(-2, 2), st.floats(-2, 2), st.floats(-math.pi, math.pi))
+@example(0.0, 5e-324, 0.0)
 def test_an_arc_is_as_many_small_ones(speed: float, turn: float, yaw: float) -> None:
     whole = pose = Pose(1.0, 2.0, yaw)
     whole = move(whole, speed, turn, 1.0)

@@ -115,7 +115,7 @@ def move(pose: Pose, speed: float, turn: float, seconds: float) -> Pose:
     # The chord of the arc: its direction is the mean yaw.
     half = angle / 2.0  # 0 for the least of floats, too
     chord = speed * seconds * (math.sin(half) / half if half else 1.0)
-    middle = pose.yaw + angle / 2.0
+    middle = pose.yaw + half
     return Pose(
         pose.x + chord * math.cos(middle),
         pose.y + chord * math.sin(middle),

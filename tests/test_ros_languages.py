@@ -20,8 +20,8 @@ from ros_nodes.walks import WalksConfig
 
 pytestmark = pytest.mark.ros
 HOUSE = "house_test_000001"
-"""Chosen because all three of its first paths are walked exactly in both languages, so the test is of
-the nodes and not of the ranker; docs/ros2.md says how often paths are."""
+"""Chosen because all three of its first paths are walked exactly in both languages: the test is of
+the nodes and not of the ranker. docs/ros2.md says how often paths are."""
 
 
 def test_the_same_paths_are_told_in_both_languages() -> None:

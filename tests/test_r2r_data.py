@@ -13,7 +13,7 @@ from r2r_cases import DATA, entry, needs_data, street
 
 from envs.indoor.categories import ID
 from envs.indoor.graph import NavigationGraph, read_json
-from envs.indoor.matterport import MatterportWorld, data_folder
+from envs.indoor.matterport import MatterportWorld, ReverieWorld, data_folder
 from envs.indoor.r2r_data import (
     MAX_WORDS,
     Instruction,
@@ -198,8 +198,8 @@ SLOW = {"houses": pytest.mark.slow}
 
 @pytest.mark.parametrize("name", [pytest.param(n, marks=SLOW.get(n, ())) for n in WORLDS])
 def test_a_world_holds_paths_that_can_be_walked_and_views_of_them(name: str) -> None:
-    if name == "r2r" and not (DATA / "r2r").is_dir():
-        pytest.skip("the Room-to-Room data are absent (set DECISIVE_DATA)")
+    if name in ("r2r", "reverie") and not (DATA / name).is_dir():
+        pytest.skip(f"the data of {name} are absent (set DECISIVE_DATA)")
     world: World = open_world(name)
     assert {"train", "val_unseen"} <= set(world.splits)
     for split in ("val_seen", "val_unseen"):
@@ -333,6 +333,39 @@ def test_the_real_splits_have_their_published_size() -> None:
         "val_unseen": (783, 2349, 11),
         "test": (1391, 4173, 18),
     }
+
+
+@needs_data
+@pytest.mark.data
+def test_the_splits_of_reverie_are_read_whole() -> None:
+    world = ReverieWorld(DATA)
+    counts = {}
+    for split in world.splits:
+        told = world.instructions(split)
+        assert all(one.has_goal == (split != "test") for one in told)
+        counts[split] = (len(told), len({one.scan for one in told}))
+    assert counts == {
+        "train": (10290, 60),
+        "val_seen": (1384, 46),
+        "val_unseen": (3433, 10),
+        "test": (6144, 16),
+    }
+
+
+def test_a_path_of_reverie_may_lead_to_several_objects(tmp_path: Path) -> None:
+    entries = [entry(id="7_3", objId=3), entry(id="7_4", objId=4, instructions=["Dust it."])]
+    found = read_instructions(write(tmp_path / "t.json", entries))
+    assert [one.instr_id for one in found] == ["7_3_0", "7_3_1", "7_3_2", "7_4_0"]
+    assert {one.path_id for one in found} == {"7"}
+    secret = {key: value for key, value in entries[0].items() if key not in ("path_id", "distance")}
+    told = read_instructions(write(tmp_path / "t.json", [{**secret, "path": ["a"]}]))[0]
+    assert (told.instr_id, told.path_id, told.has_goal) == ("7_3_0", "7_3", False)
+    with pytest.raises(ValueError, match="entry 1: path_id 7_3 comes twice"):
+        read_instructions(write(tmp_path / "t.json", [entries[0], entries[0]]))
+    with pytest.raises(
+        ValueError, match=r"entry 0: scan, path_id and id must be names, got .* True"
+    ):
+        read_instructions(write(tmp_path / "t.json", [entry(id=True)]))
 
 
 @needs_data

@@ -42,25 +42,28 @@ class Arguments:
     Baseline (the graph alone), guidance (what was seen, projected), Pathdreamer (the mean over
     samples), an oracle that knows how houses are made, and Ground-Truth. On real Room-to-Room
     (--world r2r), whose annotations are looked for in the folder that DECISIVE_DATA names, they are
-    lists of objects. With --world dreamed the arms are what a follower has learned in: some real
-    houses, these and dreamed ones, all of them real. With --world languages they are what a ranker
-    has learned from on Room-to-Room: routes in English, these and translation pairs of other
-    buildings, routes in English and Chinese; --language says in which the walks are told. With
-    --world house-languages the shipped ranker of procedural houses learns on from the same three,
-    beside itself as it is; --views says what it knows of unvisited viewpoints. Every training, and
-    every arm of every seed, is one file in --out or --work; what is there is not done again.
+    lists of objects; --world reverie tells only what to find, in the same buildings. With --world
+    dreamed the arms are what a follower has learned in: some real houses, these and dreamed ones,
+    all of them real. With --world languages they are what a ranker has learned from on
+    Room-to-Room: routes in English, these and translation pairs of other buildings, routes in
+    English and Chinese; --language says in which the walks are told. With --world house-languages
+    the shipped ranker of procedural houses learns on from the same three, beside itself as it is;
+    --views says what it knows of unvisited viewpoints. Every training, and every arm of every seed,
+    is one file in --out or --work; what is there is not done again.
 
     Examples:
       decisive benchmark navigation --world houses --predictability 1 --seeds 3
       decisive benchmark navigation --world houses --told goal --first 60
       decisive benchmark navigation --world r2r --seeds 3 --ranker-seconds 420
+      decisive benchmark navigation --world reverie --seeds 3
       decisive benchmark navigation --world languages --language zh --horizon 1
       decisive benchmark navigation --world house-languages --language zh --seeds 1
       decisive benchmark navigation --world sketch --ranker-seconds 20 --views-seconds 10 --seeds 1
     """
 
     world: str = "houses"
-    """houses, dreamed, house-languages, r2r, languages, or sketch (synthetic, symbolic views)."""
+    """houses, dreamed, house-languages, r2r, reverie, languages, or sketch (synthetic, symbolic
+    views)."""
     language: str = "zh"
     """With --world languages or house-languages, of the instructions walked: en or zh."""
     views: str = "none"

@@ -53,7 +53,8 @@ class Arguments:
     score: Annotated[OptionalText, tyro.conf.arg(metavar="FILE")] = None
     """Score this submission; no agent is run."""
     world: str = "r2r"
-    """r2r (real); sketch or houses (synthetic, need no data)."""
+    """r2r; reverie (the same buildings, told only what to find); sketch or houses (synthetic, need
+    no data)."""
     data: Annotated[OptionalText, tyro.conf.arg(metavar="FOLDER")] = None
     """Folder of data, instead of the one that DECISIVE_DATA names."""
     observation: Literal["symbolic", "pixels", "none"] | None = None

@@ -26,8 +26,8 @@ ARMS = ("baseline", "world-model", "ground-truth")
 _CONFIDENCE = 0.5
 """What the ranker is told about predicted views; it learns what that is worth."""
 _MATTERPORT = (
-    "Room-to-Room is derived from Matterport3D, under its terms of use (academic, non-commercial); "
-    "object lists are REVERIE's."
+    "Room-to-Room and REVERIE are derived from Matterport3D, under its terms of use (academic, "
+    "non-commercial); object lists are REVERIE's."
 )
 
 
@@ -36,7 +36,7 @@ class SymbolicPlan:
     """What decides the result of a seed.
 
     Attributes:
-        world: "r2r" or "sketch".
+        world: "r2r", "reverie" or "sketch".
         split: where the arms walk.
         horizon: hops looked ahead.
         episodes: only the first so many instructions; None for all.
@@ -142,7 +142,7 @@ class SymbolicStudy:
         return routes
 
     def _title(self, what: str) -> str:
-        real = self.plan.world == "r2r"
+        real = self.plan.world in ("r2r", "reverie")
         told = _MATTERPORT if real else "Synthetic sketches."
         return f"{what} on {self.plan.world}, symbolic views\n\nData: split `train`. {told}"
 

@@ -1,4 +1,4 @@
-"""Real Room-to-Room: annotations and graphs of Matterport3D, and its images where they are.
+"""Real Room-to-Room and REVERIE: annotations and graphs of Matterport3D, images where they are.
 
 The annotations may be had without the images. Views are then symbolic, from REVERIE's lists of the
 objects seen from every viewpoint. Pixels need Matterport3D itself, under its terms of use, and
@@ -16,11 +16,12 @@ from envs.indoor.r2r_data import SPLITS, Instruction, read_instructions
 from envs.indoor.simulator import Simulator
 from envs.indoor.symbolic import SymbolicViews, read_categories, views_of_lists
 
-_INSTRUCTIONS = (
+_WAYS = (
     "r2r/R2R_{split}.json.gz",
     "r2r/R2R_{split}.json",
     "tasks/R2R/data/R2R_{split}.json",
 )
+_GOALS = ("reverie/REVERIE_v2_{split}.json.gz", "reverie/REVERIE_v2_{split}.json")
 _GRAPHS = (
     "mp3d_connectivity/connectivity_90scans.json.gz",
     "connectivity",
@@ -37,9 +38,15 @@ def data_folder() -> Path:
 
 
 class MatterportWorld:
-    """Room-to-Room as published. Buildings are read when they are first asked for."""
+    """Room-to-Room as published. Buildings are read when they are first asked for.
+
+    Attributes:
+        splits: names of the splits.
+        files: of a split's instructions, the first that is there.
+    """
 
     splits = SPLITS
+    files: Sequence[str] = _WAYS
 
     def __init__(self, data: Path | None = None) -> None:
         """Name the folder; nothing is read yet.
@@ -58,7 +65,7 @@ class MatterportWorld:
         if split not in SPLITS:
             raise ValueError(f"unknown split {split!r}; known: {', '.join(SPLITS)}, or a JSON file")
         if split not in self._instructions:
-            names = [name.format(split=split) for name in _INSTRUCTIONS]
+            names = [name.format(split=split) for name in self.files]
             self._instructions[split] = read_instructions(self._find(names))
         return self._instructions[split]
 
@@ -114,6 +121,16 @@ class MatterportWorld:
             f"{self.data} holds none of {', '.join(names)}; set DECISIVE_DATA to the folder of the "
             "Room-to-Room data, or use the world 'sketch', which needs none"
         )
+
+
+class ReverieWorld(MatterportWorld):
+    """The same buildings, told only what to find at the end (Qi et al. 2020, REVERIE, version 2).
+
+    An instruction names an object and mostly its room; its path ends where the object is seen.
+    Success is counted as in Room-to-Room, within 3 m of that end; the object is not pointed out.
+    """
+
+    files = _GOALS
 
 
 def _read_object(path: Path) -> dict[str, Any]:

@@ -40,7 +40,8 @@ class Instruction:
     """One instruction and the path it describes.
 
     Attributes:
-        instr_id: unique, `PATHID_K` with K the number among those of the same path.
+        instr_id: unique, `PATHID_K` with K the number among those of the same path; in REVERIE
+            `PATHID_OBJECT_K`.
         path_id: of the path.
         scan: building.
         path: viewpoints; only the start where the goal is kept secret (split `test`).
@@ -83,7 +84,8 @@ def read_instructions(path: Path) -> tuple[Instruction, ...]:
             raise ValueError(f"{path}, entry {number}: {what}") from None
         for instruction in instructions:
             if instruction.instr_id in found:
-                raise ValueError(f"{path}, entry {number}: path_id {entry['path_id']} comes twice")
+                name = instruction.instr_id.rpartition("_")[0]
+                raise ValueError(f"{path}, entry {number}: path_id {name} comes twice")
             found[instruction.instr_id] = instruction
     if not found:
         raise ValueError(f"{path}: all instructions are blank")
@@ -93,12 +95,20 @@ def read_instructions(path: Path) -> tuple[Instruction, ...]:
 def _read_entry(entry: Any) -> list[Instruction]:
     if not isinstance(entry, Mapping):
         raise TypeError(f"must be an object, got {type(entry).__name__}")
-    scan, path_id, path, texts = (entry[k] for k in ("scan", "path_id", "path", "instructions"))
-    if not isinstance(scan, str) or isinstance(path_id, bool) or not isinstance(path_id, int | str):
-        raise TypeError(f"scan and path_id must be names, got {scan!r:.40} and {path_id!r:.40}")
-    for name, value in (("path", path), ("instructions", texts)):
+    name = entry.get("id")  # REVERIE's, where a path leads to several objects
+    path_id = entry["path_id"] if name is None else entry.get("path_id", name)
+    scan, path, texts = (entry[k] for k in ("scan", "path", "instructions"))
+    name = path_id if name is None else name
+    names = (path_id, name)
+    if not isinstance(scan, str) or any(
+        isinstance(one, bool) or not isinstance(one, int | str) for one in names
+    ):
+        raise TypeError(
+            f"scan, path_id and id must be names, got {scan!r:.40}, {path_id!r:.40}, {name!r:.40}"
+        )
+    for key, value in (("path", path), ("instructions", texts)):
         if not isinstance(value, list) or not value or not all(isinstance(v, str) for v in value):
-            raise TypeError(f"{name} must be a list of texts, got {value!r:.60}")
+            raise TypeError(f"{key} must be a list of texts, got {value!r:.60}")
     heading = entry["heading"]
     if isinstance(heading, bool) or not isinstance(heading, int | float):
         raise TypeError(f"heading must be a number, got {heading!r:.40}")
@@ -107,7 +117,7 @@ def _read_entry(entry: Any) -> list[Instruction]:
     known = "distance" in entry or len(path) > 1
     return [
         Instruction(
-            f"{path_id}_{k}", str(path_id), scan, tuple(path), float(heading), check_text(t), known
+            f"{name}_{k}", str(path_id), scan, tuple(path), float(heading), check_text(t), known
         )
         for k, t in enumerate(texts)
         if t.strip()  # translations leave a few blank

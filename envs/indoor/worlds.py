@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Protocol
 
 from envs.indoor.graph import NavigationGraph
-from envs.indoor.matterport import MatterportWorld, data_folder
+from envs.indoor.matterport import MatterportWorld, ReverieWorld, data_folder
 from envs.indoor.r2r_data import Instruction
 from envs.indoor.simulator import Simulator
 from envs.indoor.symbolic import SymbolicViews
@@ -68,10 +68,15 @@ def _r2r(data: Path) -> World:
     return MatterportWorld(data)
 
 
+def _reverie(data: Path) -> World:
+    return ReverieWorld(data)
+
+
 WORLDS: dict[str, Callable[[Path], World]] = {
     "sketch": _sketch,
     "houses": _houses,
     "r2r": _r2r,
+    "reverie": _reverie,
 }
 """Makers by name; each takes the folder of data, which need not be there."""
 

@@ -28,6 +28,7 @@ from decisive.benchmarks.dreamed_study import DreamedPlan, DreamedStudy
 from decisive.benchmarks.house_language_study import HouseLanguagePlan, HouseLanguageStudy
 from decisive.benchmarks.house_study import HousePlan, HouseStudy
 from decisive.benchmarks.language_study import LanguagePlan, LanguageStudy
+from decisive.benchmarks.navigation_picture import success_picture
 from decisive.benchmarks.navigation_report import compare, results_rows
 from decisive.benchmarks.navigation_study import Study
 from decisive.benchmarks.symbolic_study import SymbolicPlan, SymbolicStudy
@@ -222,6 +223,7 @@ def main(argv: Sequence[str]) -> int:
     }
     text = json.dumps(results, indent=2, default=str)
     write_file(out / f"{_name(arguments)}.json", f"{text}\n".encode())
+    write_file(out / f"{_name(arguments, 'all')}.png", _picture(arguments, out))
     if arguments.json:
         print(text)
     else:
@@ -246,17 +248,34 @@ def make_study(arguments: Arguments, seed: int) -> Study:
     return SymbolicStudy(plan, seed, work, data)
 
 
-def _name(arguments: Arguments) -> str:
-    percent = round(100 * arguments.predictability)
+def _name(arguments: Arguments, percent: str | None = None) -> str:
+    """Of a result; `percent` stands for another predictability."""
+    percent = percent or f"{round(100 * arguments.predictability):03d}"
     world = arguments.world
     if isinstance(arguments.plan(), HousePlan):
-        world += f"-p{percent:03d}"
+        world += f"-p{percent}"
         world += "" if arguments.told == "way" else f"-{arguments.told}"
     if isinstance(arguments.plan(), HouseLanguagePlan):
-        world += f"-p{percent:03d}-{arguments.language}-{arguments.views}"
+        world += f"-p{percent}-{arguments.language}-{arguments.views}"
     if isinstance(arguments.plan(), LanguagePlan):
         world += f"-{arguments.language}"
     return f"{world}-{arguments.plan().split}-h{arguments.horizon}"
+
+
+def _picture(arguments: Arguments, out: Path) -> bytes:
+    """Success beside that of the results in the folder which differ in predictability alone."""
+    groups: dict[str, Mapping[str, Any]] = {}
+    own = json.loads(json.dumps(asdict(arguments.plan())))
+    for file in sorted(out.glob(f"{_name(arguments, '???')}.json")):
+        known = json.loads(file.read_bytes())
+        percent = known["plan"].get("predictability")
+        if known["plan"] == {**own, **({} if percent is None else {"predictability": percent})}:
+            seeds = max(entry["seeds"] for entry in known["arms"].values())
+            what = arguments.world if percent is None else f"predictability {percent:g}"
+            groups[f"{what}\n{seeds} seed{'s' * (seeds > 1)}"] = known["arms"]
+    episodes = max(entry["episodes"] for arms in groups.values() for entry in arms.values())
+    title = f"{_name(arguments, 'all')}: {episodes} instructions, 95 % intervals over paths"
+    return success_picture(groups, title)
 
 
 def _cell(

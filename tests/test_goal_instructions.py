@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from decisive.benchmarks.dreamed_study import DreamedPlan
 from decisive.benchmarks.house_data import HouseSet
 from decisive.benchmarks.house_study import HousePlan, HouseStudy
 from decisive.benchmarks.navigation import Arguments, _name
@@ -91,3 +92,10 @@ def test_what_cannot_be_told_is_refused(wrong: dict[str, Any]) -> None:
 def test_other_worlds_have_no_goals_told(wrong: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match="--world houses"):
         Arguments(world="r2r", **wrong)
+
+
+def test_the_first_house_can_be_told_where_a_follower_walks_after_dreams() -> None:
+    plan = Arguments(world="dreamed", first=120).plan()
+    assert (type(plan), plan.first, plan.told) == (DreamedPlan, 120, "way")
+    with pytest.raises(ValueError, match="--told is of --world houses"):
+        Arguments(world="dreamed", told="goal")

@@ -76,7 +76,7 @@ class Arguments:
     told: str = "way"
     """With --world houses, what is told: way (turn by turn) or goal (only where to end)."""
     first: int = 0
-    """With --world houses, number of the first house that is walked in."""
+    """With --world houses or dreamed, number of the first house that is walked in."""
     seeds: int = 3
     """Trainings, seeds 0 and up."""
     ranker_seconds: float | None = None
@@ -116,8 +116,10 @@ class Arguments:
             raise ValueError("--views is of --world house-languages")
         if self.episodes is not None and self.episodes < 1:
             raise ValueError(f"episodes must be at least 1, got {self.episodes}")
-        if self.world != "houses" and (self.told != "way" or self.first != 0):
-            raise ValueError("--told and --first are of --world houses")
+        if self.world != "houses" and self.told != "way":
+            raise ValueError("--told is of --world houses")
+        if self.world not in ("houses", "dreamed") and self.first != 0:
+            raise ValueError("--first is of --world houses and dreamed")
         counts = self.house_counts.split(",")
         if len(counts) != 3 or not all(n.isdigit() and int(n) > 1 for n in counts):
             raise ValueError(f"houses must be three counts such as 500,200,60, got {self.houses!r}")

@@ -73,6 +73,37 @@ def _flatten(box: str) -> str:
     return f"{' '.join(lines)} (--help lists all options)"
 
 
+def check_limits(arguments: object, **limits: tuple[int, int | None]) -> None:
+    """Whether options lie in their limits.
+
+    Args:
+        arguments: holds them.
+        limits: least and greatest by name; None for no greatest.
+
+    Raises:
+        ValueError: for one that does not.
+    """
+    for name, (least, greatest) in limits.items():
+        value = getattr(arguments, name)
+        if value < least or (greatest is not None and value > greatest):
+            span = f"at least {least}" if greatest is None else f"in {least}..{greatest}"
+            raise ValueError(f"--{name} must be {span}, got {value}")
+
+
+def check_new_folder(name: str, overwrite: bool) -> Path:
+    """A folder that can be written, and is not there or may be replaced.
+
+    Raises:
+        ValueError: if it is there and may not.
+        OSError: if it cannot be made.
+    """
+    out = Path(name)
+    check_writable(out.parent / f".{out.name}.probe")
+    if out.exists() and not overwrite:
+        raise ValueError(f"{out} exists; choose another name, or say --overwrite")
+    return out
+
+
 def check_writable(path: str | os.PathLike[str]) -> Path:
     """The path, after a test that a file of this name can be written.
 

@@ -7,8 +7,10 @@ import platform
 import shlex
 import subprocess
 from collections.abc import Sequence
+from dataclasses import asdict
 from importlib import metadata
 from pathlib import Path
+from typing import Any
 
 from decisive import __version__
 
@@ -56,6 +58,17 @@ def _git(root: Path, *words: str) -> str | None:
 def command(verb: str, argv: Sequence[str]) -> str:
     """The command line as a user would type it."""
     return shlex.join(["decisive", verb, *argv])
+
+
+def generated(command: str, config: Any) -> dict[str, Any]:
+    """What a folder of rendered pictures tells of its making.
+
+    Args:
+        command: that made it.
+        config: dataclass of the scenes.
+    """
+    made = {"generator": command, "synthetic": True, **asdict(config)}
+    return {**made, "versions": versions(), "commit": commit()}
 
 
 def machine() -> dict[str, str | int]:

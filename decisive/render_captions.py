@@ -14,10 +14,9 @@ import numpy as np
 import tyro
 
 from decisive import provenance
-from decisive.arguments import Flag, check_writable, parse
+from decisive.arguments import Flag, check_limits, check_new_folder, parse
 from decisive.pictures import GAP, MARGIN, Page, Pixels, clipped, save_png
-from decisive.progress import progress
-from decisive.workers import in_order
+from decisive.workers import in_blocks
 from envs.captions.house_views import Drawn, draw_house_view
 from envs.captions.sentences import captions
 from envs.captions.table_views import TableViews
@@ -74,16 +73,8 @@ class Arguments:
 
     def __post_init__(self) -> None:
         """Refuse what cannot be rendered."""
-        if self.images < 1:
-            raise ValueError(f"--images must be at least 1, got {self.images}")
-        if self.workers < 1:
-            raise ValueError(f"--workers must be at least 1, got {self.workers}")
-        if not 64 <= self.size <= 512:
-            raise ValueError(f"--size must be in 64..512, got {self.size}")
-        if not 0 <= self.seed < 1000:
-            raise ValueError(f"--seed must be in 0..999, got {self.seed}")
-        if not 0 <= self.pictures <= 100:
-            raise ValueError(f"--pictures must be in 0..100, got {self.pictures}")
+        check_limits(self, images=(1, None), workers=(1, None), pictures=(0, 100))
+        check_limits(self, size=(64, 512), seed=(0, 999))
 
 
 @dataclass(frozen=True)
@@ -109,10 +100,7 @@ class Scenes:
 def main(argv: Sequence[str]) -> int:
     """Run the verb."""
     arguments = parse(Arguments, argv, "data render-captions")
-    out = Path(arguments.out)
-    check_writable(out.parent / f".{out.name}.probe")
-    if out.exists() and not arguments.overwrite:
-        raise ValueError(f"{out} exists; choose another name, or say --overwrite")
+    out = check_new_folder(arguments.out, arguments.overwrite)
     began = time.perf_counter()
     scenes = Scenes(arguments.size, arguments.split, arguments.seed)
     written = render(scenes, arguments.images, out, arguments.workers)
@@ -141,13 +129,7 @@ def render(scenes: Scenes, n: int, out: Path, workers: int = 1) -> CaptionSet:
     Raises:
         OSError: if a worker process died or the folder cannot be written.
     """
-    facts = {
-        "generator": "decisive data render-captions",
-        "synthetic": True,
-        **asdict(scenes),
-        "versions": provenance.versions(),
-        "commit": provenance.commit(),
-    }
+    facts = provenance.generated("decisive data render-captions", scenes)
     size = (scenes.size, scenes.size)
     write_caption_set(out, chunks(scenes, n, workers), n, size, scenes.languages, SOURCE, facts)
     return open_caption_set(out)
@@ -155,12 +137,8 @@ def render(scenes: Scenes, n: int, out: Path, workers: int = 1) -> CaptionSet:
 
 def chunks(scenes: Scenes, n: int, workers: int) -> Iterator[Chunk]:
     """Pictures 0 to n - 1 and their captions, in order, a block at a time."""
-    blocks = [range(start, min(start + BLOCK, n)) for start in range(0, n, BLOCK)]
-    with progress(f"{scenes.split} pictures", n) as meter:
-        drawn = in_order(partial(draw_block, scenes), blocks, workers)
-        for block, chunk in zip(blocks, drawn, strict=True):
-            yield chunk
-            meter.advance(len(block))
+    draw = partial(draw_block, scenes)
+    return in_blocks(draw, n, BLOCK, workers, f"{scenes.split} pictures")
 
 
 def draw_block(scenes: Scenes, numbers: range) -> Chunk:

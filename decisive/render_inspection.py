@@ -15,9 +15,8 @@ import tyro
 from PIL import Image
 
 from decisive import provenance
-from decisive.arguments import Flag, check_writable, parse
+from decisive.arguments import Flag, check_limits, check_new_folder, parse
 from decisive.pictures import GAP, INK, MARGIN, Page, Pixels, clipped, save_png
-from decisive.progress import progress
 from decisive.render_tabletop import BLOCK
 from decisive.triage_set import (
     FRAMES,
@@ -26,7 +25,7 @@ from decisive.triage_set import (
     open_inspection_set,
     write_inspection_set,
 )
-from decisive.workers import in_order
+from decisive.workers import in_blocks
 from envs.tabletop.inspection import (
     CONDITIONS,
     SOURCE,
@@ -86,12 +85,7 @@ class Arguments:
 
     def __post_init__(self) -> None:
         """Refuse what cannot be rendered."""
-        if self.frames < 1:
-            raise ValueError(f"--frames must be at least 1, got {self.frames}")
-        if self.workers < 1:
-            raise ValueError(f"--workers must be at least 1, got {self.workers}")
-        if not 0 <= self.pictures <= 400:
-            raise ValueError(f"--pictures must be in 0..400, got {self.pictures}")
+        check_limits(self, frames=(1, None), workers=(1, None), pictures=(0, 400))
         self.config()
 
     def config(self) -> InspectionConfig:
@@ -102,10 +96,7 @@ class Arguments:
 def main(argv: Sequence[str]) -> int:
     """Run the verb."""
     arguments = parse(Arguments, argv, "data render-inspection")
-    out = Path(arguments.out)
-    check_writable(out.parent / f".{out.name}.probe")
-    if out.exists() and not arguments.overwrite:
-        raise ValueError(f"{out} exists; choose another name, or say --overwrite")
+    out = check_new_folder(arguments.out, arguments.overwrite)
     began = time.perf_counter()
     render(arguments.config(), out, arguments.frames, arguments.workers, arguments.png)
     written = open_inspection_set(out)
@@ -133,13 +124,7 @@ def render(
     Raises:
         OSError: if a worker process died or the folder cannot be written.
     """
-    facts = {
-        "generator": "decisive data render-inspection",
-        "synthetic": True,
-        **asdict(config),
-        "versions": provenance.versions(),
-        "commit": provenance.commit(),
-    }
+    facts = provenance.generated("decisive data render-inspection", config)
     write_inspection_set(
         out, chunks(config, n, workers), n, config.size, TASKS, CONDITIONS, SOURCE, facts, png
     )
@@ -151,12 +136,8 @@ def chunks(config: InspectionConfig, n: int, workers: int) -> Iterator[Chunk]:
     Raises:
         OSError: if a worker process died.
     """
-    blocks = [range(start, min(start + BLOCK, n)) for start in range(0, n, BLOCK)]
-    with progress(f"{config.split} pictures", n) as meter:
-        drawn = in_order(partial(draw_block, config), blocks, workers)
-        for block, chunk in zip(blocks, drawn, strict=True):
-            yield chunk
-            meter.advance(len(block))
+    draw = partial(draw_block, config)
+    return in_blocks(draw, n, BLOCK, workers, f"{config.split} pictures")
 
 
 def draw_block(config: InspectionConfig, numbers: range) -> Chunk:

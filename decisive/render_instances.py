@@ -15,11 +15,10 @@ import tyro
 from numpy.typing import NDArray
 
 from decisive import provenance
-from decisive.arguments import Flag, check_writable, parse
+from decisive.arguments import Flag, check_limits, check_new_folder, parse
 from decisive.pictures import GAP, INK, MARGIN, PAPER, Page, Pixels, clipped, font, save_png
-from decisive.progress import progress
 from decisive.render_tabletop import BLOCK
-from decisive.workers import in_order
+from decisive.workers import in_blocks
 from envs.tabletop import insertion_views, instances
 from envs.tabletop.clutter_bodies import Split
 from envs.tabletop.insertion_views import InsertionConfig, InsertionViews
@@ -88,12 +87,7 @@ class Arguments:
 
     def __post_init__(self) -> None:
         """Refuse what cannot be rendered."""
-        if self.frames < 1:
-            raise ValueError(f"--frames must be at least 1, got {self.frames}")
-        if self.workers < 1:
-            raise ValueError(f"--workers must be at least 1, got {self.workers}")
-        if not 0 <= self.pictures <= 100:
-            raise ValueError(f"--pictures must be in 0..100, got {self.pictures}")
+        check_limits(self, frames=(1, None), workers=(1, None), pictures=(0, 100))
         if self.scenes == "clutter" and (self.arm, self.camera) != ("cylinder", "policy"):
             raise ValueError("--arm and --camera are of --scenes insertion")
         self.config()
@@ -108,10 +102,7 @@ class Arguments:
 def main(argv: Sequence[str]) -> int:
     """Run the verb."""
     arguments = parse(Arguments, argv, "data render-instances")
-    out = Path(arguments.out)
-    check_writable(out.parent / f".{out.name}.probe")
-    if out.exists() and not arguments.overwrite:
-        raise ValueError(f"{out} exists; choose another name, or say --overwrite")
+    out = check_new_folder(arguments.out, arguments.overwrite)
     began = time.perf_counter()
     render(arguments, out)
     told = _told(arguments, out, time.perf_counter() - began)
@@ -136,14 +127,7 @@ def render(arguments: Arguments, out: Path) -> None:
     """
     config = arguments.config()
     module = instances if isinstance(config, InstanceConfig) else insertion_views
-    facts = {
-        "generator": "decisive data render-instances",
-        "synthetic": True,
-        "scenes": arguments.scenes,
-        **asdict(config),
-        "versions": provenance.versions(),
-        "commit": provenance.commit(),
-    }
+    facts = provenance.generated("decisive data render-instances", config)
     write_instance_set(
         out,
         chunks(config, arguments.frames, arguments.workers),
@@ -151,7 +135,7 @@ def render(arguments: Arguments, out: Path) -> None:
         size=_shape(config),
         classes=module.CLASSES,
         source=module.SOURCE,
-        facts=facts,
+        facts={**facts, "scenes": arguments.scenes},
     )
     if arguments.pictures:
         written = open_instance_set(out)
@@ -174,12 +158,8 @@ def chunks(config: Config, n: int, workers: int) -> Iterator[Chunk]:
     Raises:
         OSError: if a worker process died.
     """
-    blocks = [range(start, min(start + BLOCK, n)) for start in range(0, n, BLOCK)]
-    with progress(f"{config.split} pictures", n) as meter:
-        drawn = in_order(partial(draw_block, config), blocks, workers)
-        for block, chunk in zip(blocks, drawn, strict=True):
-            yield chunk
-            meter.advance(len(block))
+    draw = partial(draw_block, config)
+    return in_blocks(draw, n, BLOCK, workers, f"{config.split} pictures")
 
 
 def draw_block(config: Config, numbers: range) -> Chunk:

@@ -16,7 +16,7 @@ import tyro
 from numpy.typing import NDArray
 
 from decisive import provenance
-from decisive.arguments import Flag, check_writable, parse
+from decisive.arguments import Flag, check_limits, check_new_folder, parse
 from decisive.pictures import GAP, HAIRLINE, MARGIN, Page, Pixels, save_png
 from decisive.progress import progress
 from decisive.workers import in_order
@@ -78,22 +78,14 @@ class Arguments:
 
     def __post_init__(self) -> None:
         """Refuse what cannot be rendered."""
-        limits = {
-            "sequences": (1, 100_000), "frames": (2, 300), "size": (16, 512),
-            "seed": (0, 2**31 - 1), "workers": (1, 64),
-        }  # fmt: skip
-        for name, (low, high) in limits.items():
-            if not low <= getattr(self, name) <= high:
-                raise ValueError(f"--{name} must be in {low}..{high}, got {getattr(self, name)}")
+        check_limits(self, sequences=(1, 100_000), frames=(2, 300), size=(16, 512))
+        check_limits(self, seed=(0, 2**31 - 1), workers=(1, 64))
 
 
 def main(argv: Sequence[str]) -> int:
     """Run the verb."""
     arguments = parse(Arguments, argv, "data render-occupancy")
-    out = Path(arguments.out)
-    check_writable(out.parent / f".{out.name}.probe")
-    if out.exists() and not arguments.overwrite:
-        raise ValueError(f"{out} exists; choose another name, or say --overwrite")
+    out = check_new_folder(arguments.out, arguments.overwrite)
     told = render(arguments, out)
     if arguments.json:
         print(json.dumps(told, indent=2))

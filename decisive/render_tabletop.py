@@ -16,10 +16,9 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from decisive import provenance
-from decisive.arguments import Flag, check_writable, parse
+from decisive.arguments import Flag, check_limits, check_new_folder, parse
 from decisive.pictures import GAP, INK, MARGIN, MUTED, Page, Pixels, clipped, save_png
-from decisive.progress import progress
-from decisive.workers import in_order
+from decisive.workers import in_blocks
 from envs.tabletop import clutter, clutter_clips
 from envs.tabletop.clutter import NO_LABEL, ClutterConfig, ClutterScenes
 from envs.tabletop.clutter_bodies import Split
@@ -73,12 +72,7 @@ class Arguments:
 
     def __post_init__(self) -> None:
         """Refuse what cannot be rendered."""
-        if self.frames < 1:
-            raise ValueError(f"--frames must be at least 1, got {self.frames}")
-        if self.workers < 1:
-            raise ValueError(f"--workers must be at least 1, got {self.workers}")
-        if not 0 <= self.pictures <= 400:
-            raise ValueError(f"--pictures must be in 0..400, got {self.pictures}")
+        check_limits(self, frames=(1, None), workers=(1, None), pictures=(0, 400))
         self.config()
 
     def config(self) -> ClutterConfig:
@@ -89,10 +83,7 @@ class Arguments:
 def main(argv: Sequence[str]) -> int:
     """Run the verb."""
     arguments = parse(Arguments, argv, "data render-tabletop")
-    out = Path(arguments.out)
-    check_writable(out.parent / f".{out.name}.probe")
-    if out.exists() and not arguments.overwrite:
-        raise ValueError(f"{out} exists; choose another name, or say --overwrite")
+    out = check_new_folder(arguments.out, arguments.overwrite)
     began = time.perf_counter()
     render(arguments, out)
     seconds = time.perf_counter() - began
@@ -117,14 +108,7 @@ def render(arguments: Arguments, out: Path) -> None:
     """
     config, clips = arguments.config(), arguments.clips
     shape: tuple[int, ...] = (config.size, config.size, 3)
-    facts = {
-        "generator": "decisive data render-tabletop",
-        "synthetic": True,
-        "clips": clips,
-        **asdict(config),
-        "versions": provenance.versions(),
-        "commit": provenance.commit(),
-    }
+    facts = provenance.generated("decisive data render-tabletop", config)
     write_image_set(
         out,
         chunks(config, arguments.frames, clips, arguments.workers),
@@ -132,7 +116,7 @@ def render(arguments: Arguments, out: Path) -> None:
         size=(N_FRAMES, *shape) if clips else shape,
         tasks=clutter_clips.TASKS if clips else clutter.TASKS,
         source=clutter_clips.SOURCE if clips else clutter.SOURCE,
-        facts=facts,
+        facts={**facts, "clips": clips},
     )
     if arguments.pictures:
         written = open_image_set(out)
@@ -153,13 +137,8 @@ def chunks(config: ClutterConfig, n: int, clips: bool, workers: int) -> Iterator
     Raises:
         OSError: if a worker process died.
     """
-    blocks = [range(start, min(start + BLOCK, n)) for start in range(0, n, BLOCK)]
-    title = f"{config.split} {'clips' if clips else 'pictures'}"
-    drawn = in_order(partial(draw_block, config, clips=clips), blocks, workers)
-    with progress(title, n) as meter:
-        for block, chunk in zip(blocks, drawn, strict=True):
-            yield chunk
-            meter.advance(len(block))
+    draw = partial(draw_block, config, clips=clips)
+    return in_blocks(draw, n, BLOCK, workers, f"{config.split} {'clips' if clips else 'pictures'}")
 
 
 def draw_block(config: ClutterConfig, numbers: range, clips: bool) -> Chunk:

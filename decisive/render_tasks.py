@@ -15,12 +15,11 @@ import tyro
 from numpy.typing import NDArray
 
 from decisive import provenance
-from decisive.arguments import Flag, check_writable, parse
+from decisive.arguments import Flag, check_limits, check_new_folder, parse
 from decisive.pictures import GAP, INK, MARGIN, Page, Pixels, save_png
-from decisive.progress import progress
 from decisive.render_tabletop import BLOCK
 from decisive.task_tiles import tile
-from decisive.workers import in_order
+from decisive.workers import in_blocks
 from envs.tabletop import task_pictures
 from envs.tabletop.clutter_bodies import Split
 from envs.tabletop.task_pictures import CLASSES, TaskPictureConfig, TaskScenes
@@ -68,12 +67,7 @@ class Arguments:
 
     def __post_init__(self) -> None:
         """Refuse what cannot be rendered."""
-        if self.frames < 1:
-            raise ValueError(f"--frames must be at least 1, got {self.frames}")
-        if self.workers < 1:
-            raise ValueError(f"--workers must be at least 1, got {self.workers}")
-        if not 0 <= self.pictures <= 100:
-            raise ValueError(f"--pictures must be in 0..100, got {self.pictures}")
+        check_limits(self, frames=(1, None), workers=(1, None), pictures=(0, 100))
         self.config()
 
     def config(self) -> TaskPictureConfig:
@@ -84,10 +78,7 @@ class Arguments:
 def main(argv: Sequence[str]) -> int:
     """Run the verb with the words after `render-tasks`."""
     arguments = parse(Arguments, argv, "data render-tasks")
-    out = Path(arguments.out)
-    check_writable(out.parent / f".{out.name}.probe")
-    if out.exists() and not arguments.overwrite:
-        raise ValueError(f"{out} exists; choose another name, or say --overwrite")
+    out = check_new_folder(arguments.out, arguments.overwrite)
     began = time.perf_counter()
     written = render(arguments, out)
     pictures = out / "pictures.png" if arguments.pictures else None
@@ -123,13 +114,7 @@ def render(arguments: Arguments, out: Path) -> TaskSet:
     from perception.multi_task_set import Target, open_task_set, write_task_set
 
     config = arguments.config()
-    facts = {
-        "generator": "decisive data render-tasks",
-        "synthetic": True,
-        **asdict(config),
-        "versions": provenance.versions(),
-        "commit": provenance.commit(),
-    }
+    facts = provenance.generated("decisive data render-tasks", config)
     targets = {
         "segmentation": Target("classes", CLASSES),
         "depth": Target("values", unit="metres"),
@@ -157,12 +142,8 @@ def chunks(config: TaskPictureConfig, n: int, workers: int) -> Iterator[Chunk]:
     Raises:
         OSError: if a worker process died.
     """
-    blocks = [range(start, min(start + BLOCK, n)) for start in range(0, n, BLOCK)]
-    with progress(f"{config.split} pictures", n) as meter:
-        drawn = in_order(partial(draw_block, config), blocks, workers)
-        for block, chunk in zip(blocks, drawn, strict=True):
-            yield chunk
-            meter.advance(len(block))
+    draw = partial(draw_block, config)
+    return in_blocks(draw, n, BLOCK, workers, f"{config.split} pictures")
 
 
 def draw_block(config: TaskPictureConfig, numbers: range) -> Chunk:

@@ -11,6 +11,8 @@ from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from typing import TypeVar
 
+from decisive.progress import progress
+
 T = TypeVar("T")
 
 
@@ -58,6 +60,28 @@ def in_order(draw: Callable[[range], T], blocks: Sequence[range], workers: int) 
             raise OSError("a worker process died (out of memory?); use fewer --workers") from error
         finally:
             pool.shutdown(cancel_futures=True)
+
+
+def in_blocks(
+    draw: Callable[[range], T], n: int, size: int, workers: int, what: str
+) -> Iterator[T]:
+    """What `draw` makes of 0 to n - 1, a block at a time and in order, with a progress bar.
+
+    Args:
+        draw: picklable.
+        n: how many.
+        size: of a block.
+        workers: processes; what comes out does not depend on it.
+        what: name of the bar.
+
+    Raises:
+        OSError: if a worker process died.
+    """
+    blocks = [range(start, min(start + size, n)) for start in range(0, n, size)]
+    with progress(what, n) as meter:
+        for block, drawn in zip(blocks, in_order(draw, blocks, workers), strict=True):
+            yield drawn
+            meter.advance(len(block))
 
 
 def _start(prepare: Callable[[], None] | None, interruptible: bool) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from decisive.workers import process_pool
+from decisive.workers import in_blocks, process_pool
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -76,3 +76,9 @@ def test_no_worker_outlives_a_killed_command(tmp_path):
         parent.wait()
     wait_for(lambda: not any(Path(f"/proc/{pid}").exists() for pid in workers))
     assert not (tmp_path / "never.npz").exists()
+
+
+def test_blocks_are_drawn_whole_and_in_order() -> None:
+    drawn = list(in_blocks(list, 10, 4, 1, "numbers"))
+    assert drawn == [[0, 1, 2, 3], [4, 5, 6, 7], [8, 9]]
+    assert not list(in_blocks(list, 0, 4, 1, "numbers"))

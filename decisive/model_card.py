@@ -7,6 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from decisive import provenance
+
 
 @dataclass(frozen=True)
 class CardFacts:
@@ -88,6 +90,27 @@ def card(facts: CardFacts, training: Mapping[str, Any]) -> str:
         "",
     ]
     return "\n".join(lines)
+
+
+def command_lines(command: str, training: Mapping[str, Any]) -> list[str]:
+    """The section of a card that says how to make the checkpoint again.
+
+    Args:
+        command: that trained it.
+        training: what the training tells: `step`, `cpu_seconds`, `device`.
+    """
+    versions = ", ".join(f"{key} {value}" for key, value in provenance.versions().items())
+    return [
+        "## Command",
+        "",
+        "```",
+        command,
+        "```",
+        "",
+        f"Commit `{provenance.commit() or 'unknown'}`; {versions}. {training['step']} steps, "
+        f"{training['cpu_seconds']:.0f} CPU-seconds of training steps on {training['device']}.",
+        "",
+    ]
 
 
 def _environment_lines(meta: Mapping[str, Any]) -> list[str]:

@@ -12,6 +12,7 @@ import tyro
 
 from decisive import provenance
 from decisive.arguments import Flag, OptionalText, parse
+from decisive.model_card import command_lines
 from decisive.options import constructor_parameters, nested_options, typed_options
 from decisive.statistics import wilson_interval
 
@@ -224,7 +225,6 @@ def card(
     command: str,
 ) -> str:
     """The model card, in Markdown."""
-    versions = ", ".join(f"{key} {value}" for key, value in provenance.versions().items())
     height, width = training["size"]
     lines = [
         "# Classifier of images",
@@ -237,15 +237,7 @@ def card(
         f"- scored by {len(held_out):,} {_things(held_out)}: {held_out.source}",
         *(f"- {task}: {', '.join(classes)}" for task, classes in train.tasks.items()),
         "",
-        "## Command",
-        "",
-        "```",
-        command,
-        "```",
-        "",
-        f"Commit `{provenance.commit() or 'unknown'}`; {versions}. {training['step']} steps, "
-        f"{training['cpu_seconds']:.0f} CPU-seconds of training steps on {training['device']}.",
-        "",
+        *command_lines(command, training),
         "## Scores",
         "",
         *(_score_line(task, score) for task, score in scores["tasks"].items()),

@@ -12,6 +12,7 @@ import tyro
 
 from decisive import provenance
 from decisive.arguments import Flag, parse
+from decisive.model_card import command_lines
 from decisive.options import constructor_parameters, merged, nested_options, typed_options
 
 if TYPE_CHECKING:
@@ -183,7 +184,6 @@ def _config(arguments: Arguments) -> MuralTrainConfig:
 
 def card(saved: SavedMural, training: Mapping[str, Any], data: MuralData, command: str) -> str:
     """The model card, in Markdown."""
-    versions = ", ".join(f"{key} {value}" for key, value in provenance.versions().items())
     config, scores = saved.model.config, training["held_out"]
     parameters = sum(parameter.numel() for parameter in saved.model.parameters())
     without = [name for name in saved.languages if name not in saved.captioned]
@@ -203,15 +203,7 @@ def card(saved: SavedMural, training: Mapping[str, Any], data: MuralData, comman
         f"- scored by {len(data.held_images):,} images of other scenes"
         + ("".join(f", {len(t):,} pairs {t.name}" for t in data.held_bitexts)),
         "",
-        "## Command",
-        "",
-        "```",
-        command,
-        "```",
-        "",
-        f"Commit `{provenance.commit() or 'unknown'}`; {versions}. {training['step']} steps, "
-        f"{training['cpu_seconds']:.0f} CPU-seconds of training steps on {training['device']}.",
-        "",
+        *command_lines(command, training),
         "## Scores",
         "",
         *(f"- {line}" for line in score_lines(scores)),

@@ -12,6 +12,7 @@ import tyro
 
 from decisive import provenance
 from decisive.arguments import Flag, OptionalText, parse
+from decisive.model_card import command_lines
 from decisive.options import constructor_parameters, merged, nested_options, typed_options
 
 if TYPE_CHECKING:
@@ -279,7 +280,6 @@ def card(
     command: str,
 ) -> str:
     """The model card, in Markdown."""
-    versions = ", ".join(f"{key} {value}" for key, value in provenance.versions().items())
     height, width = training["size"]
     masks, unseen = training["train"]["masks"], training["unseen"]
     masked = [k for k in train.classes if k not in unseen]
@@ -297,15 +297,7 @@ def card(
         f"- masks of {len(masked) or 'no'} classes: {', '.join(masked) or 'none'}",
         f"- masks were learned in {masks['crops']} boxes, sides moved by up to {masks['jitter']:g}",
         "",
-        "## Command",
-        "",
-        "```",
-        command,
-        "```",
-        "",
-        f"Commit `{provenance.commit() or 'unknown'}`; {versions}. {training['step']} steps, "
-        f"{training['cpu_seconds']:.0f} CPU-seconds of training steps on {training['device']}.",
-        "",
+        *command_lines(command, training),
         "## Scores",
         "",
         *(f"- {line}" for line in score_lines(training["held_out"])),

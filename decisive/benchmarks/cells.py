@@ -124,6 +124,29 @@ def read_result(cell: Cell, places: Places) -> dict[str, Any] | None:
     return result if result.get("plan") == cell.plan() else None
 
 
+def read_cell(path: Path, told: Mapping[str, Any]) -> dict[str, Any] | None:
+    """The result in a file; `None` if there is none.
+
+    Args:
+        path: JSON, with the `plan` that decided it.
+        told: the plan that it must have.
+
+    Raises:
+        ValueError: if it is of another plan, or no JSON.
+    """
+    try:
+        result: dict[str, Any] = json.loads(path.read_bytes())
+    except FileNotFoundError:
+        return None
+    except ValueError as error:
+        raise ValueError(f"{path} is not JSON: {error}") from None
+    plan, old = json.loads(json.dumps(told)), result.get("plan") or {}
+    if old != plan:
+        keys = ", ".join(key for key in {**plan, **old} if old.get(key) != plan.get(key))
+        raise ValueError(f"{path} is of other settings ({keys}); use another --out, or remove it")
+    return result
+
+
 def run_cell(cell: Cell, places: Places) -> dict[str, Any]:
     """Train and evaluate a cell whose data are there, in this process, and write its result.
 

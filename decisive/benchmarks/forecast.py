@@ -19,10 +19,10 @@ import tyro
 from decisive import provenance, tables
 from decisive.arguments import Flag, OptionalText, check_writable, parse
 from decisive.benchmarks import forecast_moments, forecast_report
+from decisive.benchmarks.cells import read_cell
 from decisive.benchmarks.forecast_moments import Case, plain
 from decisive.benchmarks.forecast_peers import METHODS, Peer
 from decisive.benchmarks.forecast_scoring import Binned, Ensemble, score
-from decisive.benchmarks.vision import read_cell
 from decisive.progress import progress
 from learning.atomic import write_file
 

@@ -16,9 +16,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from decisive import provenance, tables
+from decisive.benchmarks.cells import read_cell
 from decisive.benchmarks.forecast_moments import plain
 from decisive.benchmarks.forecast_report import interval, markdown, told
-from decisive.benchmarks.vision import read_cell
 from decisive.progress import progress
 from learning.atomic import write_file
 from learning.grid_sequence import GridSequence

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from decisive import provenance
+from decisive.benchmarks.cells import read_cell
 from decisive.benchmarks.masks_arms import (
     HEADS,
     QUALITIES,
@@ -78,21 +79,7 @@ class Bench:
         Raises:
             ValueError: if the file is of another plan, or no JSON.
         """
-        path = self.results / cell.file
-        try:
-            result: dict[str, Any] = json.loads(path.read_bytes())
-        except FileNotFoundError:
-            return None
-        except ValueError as error:
-            raise ValueError(f"{path} is not JSON: {error}") from None
-        told = json.loads(json.dumps(cell.plan(self.recipe)))
-        if result.get("plan") != told:
-            old = result.get("plan") or {}
-            keys = ", ".join(key for key in {**told, **old} if old.get(key) != told.get(key))
-            raise ValueError(
-                f"{path} is of other settings ({keys}); use another --out, or remove it"
-            )
-        return result
+        return read_cell(self.results / cell.file, cell.plan(self.recipe))
 
     def complete(self, cell: Cell) -> None:
         """Train and score a cell, after the one that it starts from, and write its result."""

@@ -20,6 +20,7 @@ import tyro
 
 from decisive import provenance, tables
 from decisive.arguments import Flag, check_writable, parse
+from decisive.benchmarks.cells import read_cell
 from learning.atomic import write_file
 
 if TYPE_CHECKING:
@@ -182,25 +183,6 @@ def plan(cell: Cell, arguments: Arguments, train: TaskSet, held_out: TaskSet) ->
 def _what(facts: Mapping[str, Any]) -> dict[str, Any]:
     """Facts without those of the machine that rendered."""
     return {key: value for key, value in facts.items() if key not in ("versions", "commit")}
-
-
-def read_cell(path: Path, told: Mapping[str, Any]) -> dict[str, Any] | None:
-    """The result of a cell; None if there is none.
-
-    Raises:
-        ValueError: if it is of another plan, or no JSON.
-    """
-    try:
-        result: dict[str, Any] = json.loads(path.read_bytes())
-    except FileNotFoundError:
-        return None
-    except ValueError as error:
-        raise ValueError(f"{path} is not JSON: {error}") from None
-    if result.get("plan") != told:
-        old = result.get("plan") or {}
-        keys = ", ".join(key for key in told if old.get(key) != told[key])
-        raise ValueError(f"{path} is of other settings ({keys}); use another --out, or remove it")
-    return result
 
 
 def run_cell(

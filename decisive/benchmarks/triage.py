@@ -14,7 +14,7 @@ import tyro
 
 from decisive import provenance, tables
 from decisive.arguments import Flag, OptionalText, check_writable, parse
-from decisive.benchmarks.vision import read_cell
+from decisive.benchmarks.cells import read_cell
 from learning.atomic import write_file
 
 if TYPE_CHECKING:

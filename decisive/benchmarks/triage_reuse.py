@@ -22,10 +22,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from decisive import provenance, tables
+from decisive.benchmarks.cells import read_cell
 from decisive.benchmarks.triage_data import Pictures, Rows, image_set, read_folders, split
 from decisive.benchmarks.triage_report import markdown
 from decisive.benchmarks.triage_study import area, logits_of
-from decisive.benchmarks.vision import read_cell
 from learning.atomic import write_file
 from learning.image_set import ImageSet
 from perception.abnormality_scores import delong_interval, delong_test

@@ -16,6 +16,7 @@ import tyro
 
 from decisive import provenance, tables
 from decisive.arguments import Flag, OptionalText, check_writable, parse
+from decisive.benchmarks.cells import read_cell
 from learning.atomic import write_file
 
 if TYPE_CHECKING:
@@ -153,25 +154,6 @@ def plan(cell: Cell, arguments: Arguments, train: ImageSet, held_out: ImageSet) 
     }
     plain: dict[str, Any] = json.loads(json.dumps(told))
     return plain
-
-
-def read_cell(path: Path, told: dict[str, Any]) -> dict[str, Any] | None:
-    """The result of a cell; None if there is none.
-
-    Raises:
-        ValueError: if it is of another plan, or no JSON.
-    """
-    try:
-        result: dict[str, Any] = json.loads(path.read_bytes())
-    except FileNotFoundError:
-        return None
-    except ValueError as error:
-        raise ValueError(f"{path} is not JSON: {error}") from None
-    if result.get("plan") != told:
-        old = result.get("plan") or {}
-        keys = ", ".join(key for key in told if old.get(key) != told[key])
-        raise ValueError(f"{path} is of other settings ({keys}); use another --out, or remove it")
-    return result
 
 
 def run_cell(

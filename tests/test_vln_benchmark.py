@@ -1,6 +1,7 @@
 """The navigation study: its figures by hand, its resumption, and the follower in Room-to-Room."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +19,10 @@ from decisive.benchmarks.navigation_report import MEASURES, compare, results_row
 from decisive.benchmarks.navigation_study import spoken_features
 from decisive.benchmarks.r2r_follower import FollowerActor
 from decisive.benchmarks.symbolic_study import ARMS as SYMBOLIC_ARMS
-from decisive.benchmarks.symbolic_study import headings_of
+from decisive.benchmarks.symbolic_study import SymbolicPlan, SymbolicStudy, headings_of
 from envs.indoor.categories import CATEGORIES, ID
+from envs.indoor.r2r_data import Instruction
+from envs.indoor.sketch_world import SketchWorld
 
 ARMS = ("none", "some", "all")
 
@@ -172,3 +175,19 @@ def test_a_study_runs_and_what_is_done_is_not_done_again(
 def test_settings_that_cannot_run_are_refused(words: list[str]) -> None:
     with pytest.raises(ValueError, match=r"at least|positive"):
         main(words)
+
+
+def test_a_path_that_comes_back_is_no_lesson_for_the_ranker(tmp_path: Path) -> None:
+    plan = SymbolicPlan("sketch", "val_unseen", 2, 4, 1.0, 1.0)
+    study = SymbolicStudy(plan, 0, tmp_path)
+    lesson = next(one for one in study.world.instructions("train") if len(one.path) > 2)
+    first, second = lesson.path[:2]
+    back = replace(lesson, instr_id="back", path=(first, second, first, *lesson.path[1:]))
+
+    class Told(SketchWorld):
+        def instructions(self, split: str) -> tuple[Instruction, ...]:
+            return (lesson, back)
+
+    study.world = Told()
+    routes = study._routes(Vocabulary.of([lesson.text]))
+    assert [len(route.path) for route in routes] == [len(lesson.path)]

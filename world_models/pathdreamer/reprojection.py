@@ -14,14 +14,20 @@ from numpy.typing import NDArray
 
 from world_models.pathdreamer.equirectangular import Floats, flat_pixels
 
-_NOTHING = np.uint64(0xFFFF_FFFF_FFFF_FFFF)
 _ONE = 1 << 32
 """One in the upper half of a key."""
+_LOWER = np.uint64(_ONE - 1)
 _BLOCK = 1 << 15
 """Points at a time: so few stay in the cache, and torch starts no threads for them."""
 _VECTOR = 64
 """Blocks are multiples of it, filled up with distance 0, which is not seen: what is left over after
 whole vectors torch rounds otherwise, and a pixel would depend on a point's place in the cloud."""
+_RUN_BITS = 10
+_RUN = 1 << _RUN_BITS
+_GAP = 8
+"""So many keys, a line of the cache, are left out after every run of pixels. Rows of 1024 keys would
+be 8 KiB apart: all pixels of a column would share a few lines of the cache, and points of walls,
+which lie above each other in a memory's order, would take three times as long to write."""
 _FURTHEST = 1e18
 """Metres; the square is still a float32."""
 
@@ -55,36 +61,56 @@ def nearest_points(
         raise ValueError(f"camera must be three finite numbers, got {camera}")
     if height < 1 or width < 1:
         raise ValueError(f"a panorama has at least one pixel, got {height} x {width}")
-    key = _least_keys(points, camera, height, width)
-    bits = np.empty(len(key), np.uint32)
-    np.right_shift(key, np.uint64(32), out=bits, casting="unsafe")
-    limit = np.square(np.float32(min(max(max_depth, 0.0), _FURTHEST)))
-    unseen = bits >= limit.view(np.uint32)  # the bits of positive floats are in their order
-    key &= np.uint64(0xFFFF_FFFF)
-    number = key.view(np.int64)
-    np.putmask(number, unseen, -1)
-    bits += np.uint32(1)
-    depth = bits.view(np.float32)
-    np.putmask(depth, unseen, 0.0)
-    return number.reshape(size), np.sqrt(depth, out=depth).reshape(size)
+    limit = int(np.square(np.float32(min(max(0.0, max_depth), _FURTHEST))).view(np.uint32))
+    number, depth = _unpacked(_least_keys(points, camera, size, limit))
+    pixels = height * width
+    return number.ravel()[:pixels].reshape(size), depth.ravel()[:pixels].reshape(size)
 
 
-def _least_keys(points: Floats, camera: Floats, height: int, width: int) -> NDArray[np.uint64]:
-    """`(height * width,)`: the least key of the points in a pixel, `_NOTHING` where there are none.
+def _least_keys(
+    points: Floats, camera: Floats, size: tuple[int, int], limit: int
+) -> NDArray[np.uint64]:
+    """`(runs, _RUN + _GAP)`: the least key of the points in a pixel, runs of pixels and gaps.
 
     The upper half of a key is the bits of the squared distance less one, so that distance 0, which
-    lies in no direction, becomes the furthest. The lower half is the point's number.
+    lies in no direction, becomes the furthest: the bits of positive floats are in their order. The
+    lower half is the point's number. All pixels begin with the greatest key of `limit`, the bits of
+    a squared distance; its lower half is no point's.
     """
-    least = np.full(height * width, _NOTHING)
-    for first in range(0, points.shape[1], _BLOCK):
-        part = points[:, first : first + _BLOCK]
-        offsets = np.zeros((3, part.shape[1] + -part.shape[1] % _VECTOR), np.float32)
+    runs = -(-size[0] * size[1] >> _RUN_BITS)
+    least = np.full((runs, _RUN + _GAP), (max(limit, 1) << 32) - 1, np.uint64)
+    n = points.shape[1] if limit else 0
+    step = -(-n // max(-(-n // _BLOCK), 1))  # blocks of one size
+    offsets = np.zeros((3, step + -step % _VECTOR), np.float32)
+    key, place, number = torch.arange(-_ONE, offsets.shape[1] - _ONE).repeat(3, 1)
+    for first in range(0, n, max(step, 1)):
+        part = points[:, first : first + step]
+        offsets[:, part.shape[1] :] = 0.0
         np.subtract(part, camera[:, None], out=offsets[:, : part.shape[1]])
-        pixel, squared = flat_pixels(torch.from_numpy(offsets), height, width)
-        number = torch.arange(first - _ONE, first - _ONE + len(pixel))
-        key = torch.add(number, squared.view(torch.int32), alpha=_ONE)
-        np.minimum.at(least, pixel.numpy().astype(np.intp), key.numpy().view(np.uint64))
+        pixel, squared = flat_pixels(torch.from_numpy(offsets), *size)
+        place.copy_(pixel.add_(pixel >> _RUN_BITS, alpha=_GAP))
+        key.copy_(squared.view(torch.int32)).bitwise_left_shift_(32).add_(number)
+        np.minimum.at(least.reshape(-1), place.numpy(), key.numpy().view(np.uint64))
+        number += step
     return least
+
+
+def _unpacked(least: NDArray[np.uint64]) -> tuple[NDArray[np.int64], Floats]:
+    """`(runs, _RUN)` numbers and distances of the keys, -1 and 0 where there is no point."""
+    number = np.empty((len(least), _RUN), np.int64)
+    depth = np.empty(number.shape, np.float32)
+    step = _BLOCK >> _RUN_BITS
+    for first in range(0, len(least), step):
+        some = slice(first, first + step)
+        key = least[some, :_RUN] + np.uint64(1)  # what is no number becomes 0
+        np.bitwise_and(key, _LOWER, out=number[some].view(np.uint64))
+        bits = depth[some].view(np.uint32)
+        np.right_shift(key, np.uint64(32), out=key)
+        np.add(key, np.uint64(1), out=bits, casting="unsafe")
+        bits *= number[some] > 0
+        np.sqrt(depth[some], out=depth[some])
+        number[some] -= 1
+    return number, depth
 
 
 def nearest_valid(valid: NDArray[np.bool_]) -> NDArray[np.int64]:

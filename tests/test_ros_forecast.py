@@ -18,12 +18,12 @@ from hypothesis import given, settings
 os.environ.setdefault("ROS_PYTHON_CHECK_FIELDS", "1")
 pytest.importorskip("rclpy")
 
-import rclpy
 from builtin_interfaces.msg import Time
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 from nav_msgs.msg import OccupancyGrid
 from rclpy.context import Context
 from rclpy.parameter import Parameter
+from ros_cases import Sink, contexts, until
 from std_srvs.srv import Trigger
 
 from ros_nodes import messages
@@ -190,27 +190,7 @@ def test_topics_name_milliseconds():
 
 @pytest.fixture
 def context() -> Iterator[Context]:
-    made = Context()
-    rclpy.init(context=made, domain_id=58)
-    yield made
-    rclpy.try_shutdown(context=made)
-
-
-class Sink:
-    """Stands for a publisher; keeps what is published."""
-
-    def __init__(self) -> None:
-        self.messages: list[Any] = []
-
-    def publish(self, message: Any) -> None:
-        self.messages.append(message)
-
-
-def until(condition: Callable[[], Any], seconds: float = 30.0) -> None:
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, "nothing happened for too long"
-        time.sleep(0.005)
+    yield from contexts(58)
 
 
 class Cell:

@@ -6,7 +6,6 @@ import itertools
 import json
 import math
 import os
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -17,12 +16,12 @@ import pytest
 os.environ.setdefault("ROS_PYTHON_CHECK_FIELDS", "1")
 pytest.importorskip("rclpy")
 
-import rclpy
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 from geometry_msgs.msg import PoseStamped, TwistStamped
 from mural_cases import save_tiny
 from rclpy.context import Context
 from rclpy.parameter import Parameter
+from ros_cases import Sink, contexts, until
 from sensor_msgs.msg import Image
 from std_msgs.msg import String
 from std_srvs.srv import Trigger
@@ -47,10 +46,7 @@ OTHER = RNG.integers(0, 90, (24, 32, 3), dtype=np.uint8)
 
 @pytest.fixture
 def context() -> Iterator[Context]:
-    made = Context()
-    rclpy.init(context=made, domain_id=58)
-    yield made
-    rclpy.try_shutdown(context=made)
+    yield from contexts(58)
 
 
 @pytest.fixture(scope="module")
@@ -58,23 +54,6 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> str:
     folder = tmp_path_factory.mktemp("mural") / "tiny"
     save_tiny(folder)
     return str(folder)
-
-
-class Sink:
-    """Stands for a publisher; keeps what is published."""
-
-    def __init__(self) -> None:
-        self.messages: list[Any] = []
-
-    def publish(self, message: Any) -> None:
-        self.messages.append(message)
-
-
-def until(condition: Callable[[], Any], seconds: float = 30.0) -> None:
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, "nothing happened for too long"
-        time.sleep(0.005)
 
 
 class Watcher:

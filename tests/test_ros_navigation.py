@@ -24,6 +24,7 @@ from nav_msgs.msg import Odometry
 from PIL import Image
 from rclpy.context import Context
 from rclpy.parameter import Parameter
+from ros_cases import Sink, contexts, until
 from std_msgs.msg import String
 from std_srvs.srv import Trigger
 
@@ -57,10 +58,7 @@ HOUSE = "house_test_000000"
 
 @pytest.fixture
 def context() -> Iterator[Context]:
-    made = Context()
-    rclpy.init(context=made, domain_id=53)
-    yield made
-    rclpy.try_shutdown(context=made)
+    yield from contexts(53)
 
 
 @pytest.fixture(scope="module")
@@ -68,23 +66,6 @@ def scene() -> Iterator[HouseScene]:
     made = HouseScene(HOUSE)
     yield made
     made.close()
-
-
-class Sink:
-    """Stands for a publisher; keeps what is published."""
-
-    def __init__(self) -> None:
-        self.messages: list[Any] = []
-
-    def publish(self, message: Any) -> None:
-        self.messages.append(message)
-
-
-def until(condition: Callable[[], Any], seconds: float = 60.0) -> None:
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, "nothing happened for too long"
-        time.sleep(0.01)
 
 
 def look(scene: HouseScene, viewpoint: int, height: int = 64) -> Seen:

@@ -17,12 +17,12 @@ from hypothesis import strategies as st
 os.environ.setdefault("ROS_PYTHON_CHECK_FIELDS", "1")
 pytest.importorskip("rclpy")
 
-import rclpy
 import yaml
 from diagnostic_msgs.msg import DiagnosticStatus
 from geometry_msgs.msg import PoseStamped
 from rclpy.context import Context
 from rclpy.parameter import Parameter
+from ros_cases import Sink, contexts
 from sensor_msgs.msg import Image, JointState, TimeReference
 from std_msgs.msg import Float64MultiArray, String
 from std_srvs.srv import SetBool, Trigger
@@ -44,29 +44,13 @@ NOT_FINITE = [math.nan, math.inf, -math.inf]
 @pytest.fixture
 def context() -> Iterator[Context]:
     """A fresh one each time: a participant keeps the types of the topics it once had."""
-    made = Context()
-    rclpy.init(context=made, domain_id=52)
-    yield made
-    rclpy.try_shutdown(context=made)
+    yield from contexts(52)
 
 
 def settings_of(node: str, file: str = "sim_insertion.yaml", **changes: Any) -> list[Parameter]:
     """Parameters of a node as a shipped file has them."""
     values = yaml.safe_load(share(f"config/{file}").read_text())[f"/**/{node}"]["ros__parameters"]
     return [Parameter(name, value=value) for name, value in {**values, **changes}.items()]
-
-
-class Sink:
-    """Stands for a publisher; keeps what is published."""
-
-    def __init__(self) -> None:
-        self.messages: list[Any] = []
-
-    def publish(self, message: Any) -> None:
-        self.messages.append(message)
-
-    def wait_for_all_acked(self, timeout: Any) -> None:
-        pass
 
 
 class GateBench:

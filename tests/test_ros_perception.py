@@ -19,13 +19,13 @@ import torch
 os.environ.setdefault("ROS_PYTHON_CHECK_FIELDS", "1")
 pytest.importorskip("rclpy")
 
-import rclpy
 import vision_cases
 from classifier_cases import TASKS, save_small
 from diagnostic_msgs.msg import DiagnosticStatus
 from rclpy.context import Context
 from rclpy.lifecycle import TransitionCallbackReturn
 from rclpy.parameter import Parameter
+from ros_cases import Sink, contexts, until
 from sensor_msgs.msg import Image
 from std_msgs.msg import String
 
@@ -55,10 +55,7 @@ PIXELS = RNG.integers(0, 256, (24, 40, 3), dtype=np.uint8)
 
 @pytest.fixture
 def context() -> Iterator[Context]:
-    made = Context()
-    rclpy.init(context=made, domain_id=57)
-    yield made
-    rclpy.try_shutdown(context=made)
+    yield from contexts(57)
 
 
 @pytest.fixture(scope="module")
@@ -66,23 +63,6 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     made = tmp_path_factory.mktemp("checkpoints") / "small"
     save_small(made)
     return made
-
-
-class Sink:
-    """Stands for a publisher; keeps what is published."""
-
-    def __init__(self) -> None:
-        self.messages: list[Any] = []
-
-    def publish(self, message: Any) -> None:
-        self.messages.append(message)
-
-
-def until(condition: Callable[[], Any], seconds: float = 30.0) -> None:
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, "nothing happened for too long"
-        time.sleep(0.005)
 
 
 def make(context: Context, checkpoint: Path | str, **changes: Any) -> PerceptionNode:

@@ -18,13 +18,13 @@ import pytest
 os.environ.setdefault("ROS_PYTHON_CHECK_FIELDS", "1")
 pytest.importorskip("rclpy")
 
-import rclpy
 import segmenter_cases
 import vision_cases
 from classifier_cases import save_small
 from rclpy.context import Context
 from rclpy.lifecycle import TransitionCallbackReturn
 from rclpy.parameter import Parameter
+from ros_cases import Sink, contexts, until
 from sensor_msgs.msg import CameraInfo, Image
 from std_msgs.msg import String
 
@@ -51,10 +51,7 @@ FOUND = {"threshold": 0.0, "max_instances": 4}
 
 @pytest.fixture
 def context() -> Iterator[Context]:
-    made = Context()
-    rclpy.init(context=made, domain_id=58)
-    yield made
-    rclpy.try_shutdown(context=made)
+    yield from contexts(58)
 
 
 @pytest.fixture(scope="module")
@@ -62,23 +59,6 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     made = tmp_path_factory.mktemp("checkpoints") / "small"
     save_segmenter(made, segmenter_cases.saved(scores={"mask_iou": 0.5}), "# For tests\n")
     return made
-
-
-class Sink:
-    """Stands for a publisher; keeps what is published."""
-
-    def __init__(self) -> None:
-        self.messages: list[Any] = []
-
-    def publish(self, message: Any) -> None:
-        self.messages.append(message)
-
-
-def until(condition: Callable[[], Any], seconds: float = 30.0) -> None:
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, "nothing happened for too long"
-        time.sleep(0.005)
 
 
 class Watcher:

@@ -67,6 +67,7 @@ def nearest_points(
     return number.ravel()[:pixels].reshape(size), depth.ravel()[:pixels].reshape(size)
 
 
+@torch.inference_mode()
 def _least_keys(
     points: Floats, camera: Floats, size: tuple[int, int], limit: int
 ) -> NDArray[np.uint64]:
@@ -80,17 +81,19 @@ def _least_keys(
     runs = -(-size[0] * size[1] >> _RUN_BITS)
     least = np.full((runs, _RUN + _GAP), (max(limit, 1) << 32) - 1, np.uint64)
     n = points.shape[1] if limit else 0
-    step = -(-n // max(-(-n // _BLOCK), 1))  # blocks of one size
-    offsets = np.zeros((3, step + -step % _VECTOR), np.float32)
-    key, place, number = torch.arange(-_ONE, offsets.shape[1] - _ONE).repeat(3, 1)
-    for first in range(0, n, max(step, 1)):
+    blocks = max(-(-n // _BLOCK), 1)
+    step = max(-(-n // blocks), 1)
+    offsets = np.empty((3, step + -step % _VECTOR), np.float32)
+    number = torch.arange(-_ONE, offsets.shape[1] - _ONE)
+    key = torch.empty_like(number)
+    for first in range(0, n, step):
         part = points[:, first : first + step]
-        offsets[:, part.shape[1] :] = 0.0
         np.subtract(part, camera[:, None], out=offsets[:, : part.shape[1]])
+        offsets[:, part.shape[1] :] = 0.0
         pixel, squared = flat_pixels(torch.from_numpy(offsets), *size)
-        place.copy_(pixel.add_(pixel >> _RUN_BITS, alpha=_GAP))
-        key.copy_(squared.view(torch.int32)).bitwise_left_shift_(32).add_(number)
-        np.minimum.at(least.reshape(-1), place.numpy(), key.numpy().view(np.uint64))
+        pixel.add_(pixel >> _RUN_BITS, alpha=_GAP)
+        torch.add(number, key.copy_(squared.view(torch.int32)), alpha=_ONE, out=key)
+        np.minimum.at(least.reshape(-1), pixel.numpy(), key.numpy().view(np.uint64))
         number += step
     return least
 
@@ -102,10 +105,10 @@ def _unpacked(least: NDArray[np.uint64]) -> tuple[NDArray[np.int64], Floats]:
     step = _BLOCK >> _RUN_BITS
     for first in range(0, len(least), step):
         some = slice(first, first + step)
-        key = least[some, :_RUN] + np.uint64(1)  # what is no number becomes 0
+        key = least[some, :_RUN] + np.uint64(1)  # a lower half that is no point's becomes 0
         np.bitwise_and(key, _LOWER, out=number[some].view(np.uint64))
+        key >>= np.uint64(32)
         bits = depth[some].view(np.uint32)
-        np.right_shift(key, np.uint64(32), out=key)
         np.add(key, np.uint64(1), out=bits, casting="unsafe")
         bits *= number[some] > 0
         np.sqrt(depth[some], out=depth[some])

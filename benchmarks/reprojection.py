@@ -8,9 +8,9 @@ them. The house is seen from a viewpoint that none of its points were taken from
 
 The baseline does what google-research/pathdreamer does: least depth a pixel, then, among the points
 within 0.1 m of it, the greatest class and the greatest of every colour channel, points that are not
-seen multiplied to pixel 0. It is written with torch's `scatter_reduce`, with NumPy's `ufunc.at` and,
-behind `--tensorflow`, with TensorFlow, which the release runs on and Decisive does not depend on:
-as one graph (`tf.function`), and operation by operation, as the release calls it.
+seen multiplied to pixel 0. It is written with torch's `scatter_reduce`, with NumPy's `ufunc.at`
+and, behind `--tensorflow`, with TensorFlow, which the release runs on and Decisive does not depend
+on: as one graph (`tf.function`), and operation by operation, as the release calls it.
 
 The methods take turns in one process; CPU time, one thread; a ratio is the median of those of the
 single turns.
@@ -159,11 +159,12 @@ def house_points(n: int) -> tuple[Points, Points, np.ndarray]:
     """
     house = generate_house(HOUSE, "test")
     simulator, graph = ProceduralSimulator(house), house.graph
-    memory, parts = PointMemory(MemoryConfig(max_points=n)), []
+    memory = PointMemory(MemoryConfig(max_points=n))
+    parts: list[Points] = []
     for k in np.argsort(graph.distances[0], kind="stable")[1:]:
         seen = simulator.observe(graph.viewpoints[k], SIZE)
         memory.add(seen)
-        if sum(map(len, parts)) < n:
+        if sum(len(part) for part in parts) < n:
             parts.append(unproject(seen))
         if len(memory) == n:
             panoramas = Points.joined(parts).take(np.arange(n))
@@ -201,10 +202,17 @@ def main() -> None:
     parser.add_argument("--tensorflow", action="store_true", help="needs TensorFlow installed")
     parser.add_argument("--json", action="store_true")
     arguments = parser.parse_args()
+    if arguments.repeats < 1:
+        parser.error(f"--repeats must be at least 1, got {arguments.repeats}")
     torch.set_num_threads(1)
-    n = arguments.points
-    methods = METHODS | (tensorflow_methods() if arguments.tensorflow else {})
-    memory, panoramas, viewpoint = house_points(n)
+    n, methods, versions = arguments.points, dict(METHODS), provenance.versions()
+    try:
+        memory, panoramas, viewpoint = house_points(n)
+        if arguments.tensorflow:
+            methods |= tensorflow_methods()
+            versions["tensorflow"] = importlib.import_module("tensorflow").__version__
+    except (ImportError, ValueError) as error:
+        parser.error(str(error))
     clouds = {
         "random": random_points(n),
         "memory of a house": (memory, viewpoint),
@@ -220,7 +228,7 @@ def main() -> None:
             name: measure(methods, points, camera, arguments.repeats)
             for name, (points, camera) in clouds.items()
         },
-        "versions": provenance.versions(),
+        "versions": versions,
         "commit": provenance.commit(),
         "machine": provenance.machine(),
     }

@@ -7,7 +7,7 @@ import sys
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
@@ -72,10 +72,66 @@ def test_the_order_of_points_does_not_matter(n: int, seed: int) -> None:
     assert np.array_equal(np.where(mixed >= 0, order[mixed], -1), number)
 
 
+@settings(deadline=None, max_examples=50)
+@given(st.integers(1, 60), st.integers(1, 80), st.integers(1, 150), st.integers(0, 2**32 - 1))
+def test_any_size_and_depth_is_as_by_brute_force(
+    height: int, width: int, n: int, seed: int
+) -> None:
+    rng = np.random.default_rng(seed)
+    directions = rays(height, width)[:, rng.integers(height * width, size=n)]
+    # Apart from each other by at least a hundredth, whatever single precision makes of them.
+    depth = 10.0 ** rng.permutation(np.linspace(-15, 15, n))
+    points = (directions * depth).astype(np.float32)
+    for bad in (math.nan, math.inf, -math.inf, 0.0, 3e38):
+        points[:, rng.random(n) < 0.05] = bad
+    reach = np.where(np.abs(points).max(0) < 1e18, points, np.nan)
+    number, found = nearest_points(points, np.zeros(3), (height, width))
+    assert np.array_equal(number, brute_force(reach, (height, width)))
+    hit = number >= 0
+    expected = np.linalg.norm(points[:, number[hit]].astype(float), axis=0)
+    assert found[hit] == pytest.approx(expected, rel=1e-6)
+    assert (found[~hit] == 0).all()
+
+
+@settings(deadline=None, max_examples=40)
+@given(st.integers(1, 40), st.integers(1, 2100), st.integers(0, 2**32 - 1))
+@example(1, 1, 0)
+@example(1, 1023, 0)
+@example(2, 512, 0)
+@example(1, 1025, 0)
+@example(3, 2048, 0)
+def test_every_pixel_has_a_place_of_its_own(height: int, width: int, seed: int) -> None:
+    n = height * width
+    order = np.random.default_rng(seed).permutation(n)
+    points = np.ascontiguousarray(rays(height, width)[:, order] * np.float32(2))
+    number, depth = nearest_points(points, np.zeros(3), (height, width))
+    assert number.flags.c_contiguous
+    assert depth.flags.c_contiguous
+    assert np.array_equal(order[number.ravel()], np.arange(n))
+    assert depth == pytest.approx(2.0)
+
+
 def test_of_equally_distant_points_the_first_is_seen() -> None:
     points = cloud((1, 0.1, 0), (1, 0.1, 0)).positions
     number, _ = nearest_points(points, np.zeros(3), SIZE)
     assert set(number.ravel()) == {-1, 0}
+
+
+def test_of_equals_far_apart_in_a_long_cloud_the_first_is_seen() -> None:
+    points = np.full((3, 100_000), np.nan, np.float32)
+    points[:, [7, 32_768, 65_535, 99_999]] = np.array([[1], [0.1], [0.2]])
+    number, _ = nearest_points(points, np.zeros(3), SIZE)
+    assert set(number.ravel()) == {-1, 7}
+    number, _ = nearest_points(points[:, ::-1].copy(), np.zeros(3), SIZE)
+    assert set(number.ravel()) == {-1, 0}
+
+
+def test_repeated_calls_agree_bit_by_bit() -> None:
+    points = np.random.default_rng(5).normal(size=(3, 50_000)).astype(np.float32)
+    camera = np.array([0.3, -0.2, 0.1])
+    first, again = (nearest_points(points, camera, (32, 64)) for _ in range(2))
+    assert np.array_equal(first[0], again[0])
+    assert np.array_equal(first[1], again[1])
 
 
 def test_panoramas_are_those_of_the_environments() -> None:
@@ -129,6 +185,7 @@ def test_no_threads_are_started() -> None:
         "from world_models.pathdreamer.reprojection import nearest_points\n"
         "count = lambda: len(os.listdir('/proc/self/task'))\n"
         "before, points = count(), numpy.random.default_rng(0).normal(size=(3, 70_000))\n"
+        "points[:, 7] = numpy.nan\n"
         "nearest_points(points.astype('f4'), numpy.zeros(3), (64, 128))\n"
         "assert count() == before, (before, count())\n"
     )
@@ -142,6 +199,21 @@ def test_what_is_further_than_the_limit_is_not_seen(metres: int, more: float) ->
     number, depth = nearest_points(points, np.zeros(3), SIZE, metres + 0.5 + more)
     assert set(number.ravel().tolist()) == {-1, *range(min(metres, 10))}
     assert depth.max() == pytest.approx(min(metres, 10))
+
+
+def test_the_limit_itself_is_seen_and_the_next_number_is_not() -> None:
+    points = cloud((3, 0, 0)).positions
+    near = float(np.nextafter(np.float32(3), np.float32(0)))
+    assert (nearest_points(points, np.zeros(3), SIZE, 3.0)[0] == 0).sum() == 1
+    assert (nearest_points(points, np.zeros(3), SIZE, near)[0] == -1).all()
+
+
+@pytest.mark.parametrize("limit", [0.0, -1.0, 1e-30, math.nan])
+def test_a_limit_of_nothing_shows_nothing(limit: float) -> None:
+    points = cloud((1, 0.1, 0), (1e-18, 0, 0), (3e-23, 0, 0), (0, 0, 0)).positions
+    number, depth = nearest_points(points, np.zeros(3), SIZE, limit)
+    assert (number == -1).all()
+    assert (depth == 0).all()
 
 
 def test_no_label_or_colour_is_made_up() -> None:

@@ -45,7 +45,8 @@ def rays(height: int, width: int) -> Floats:
 def flat_pixels(offsets: Tensor, height: int, width: int) -> tuple[Tensor, Tensor]:
     """Pixel that sees each point, row times width plus column, and its squared distance.
 
-    By torch, whose arc tangent takes a tenth of the time of NumPy's.
+    By torch: NumPy's arc tangent takes a third of the time where the CPU has AVX-512, but more than
+    ten times as long where it has not.
 
     Args:
         offsets: `(3, N)` float32 metres from the camera; overwritten.
@@ -64,7 +65,8 @@ def flat_pixels(offsets: Tensor, height: int, width: int) -> tuple[Tensor, Tenso
         bad = ~squared.isfinite()
         squared.masked_fill_(bad, math.inf)
         level.masked_fill_(bad, 0.0)
-        offsets.masked_fill_(bad, 0.0)
+        for row in (x, y, z):  # all at once would start threads
+            row.masked_fill_(bad, 0.0)
     away = torch.from_numpy(np.sqrt(level.numpy()))  # torch's starts threads at 2048
     azimuth, elevation = y.atan2_(x), z.atan2_(away)
     middle_row, middle_column = squared.new_tensor((0.5 * height, 0.5 * width))

@@ -270,8 +270,9 @@ def _picture(arguments: Arguments, out: Path) -> bytes:
     own = json.loads(json.dumps(asdict(arguments.plan())))
     for file in sorted(out.glob(f"{_name(arguments, '???')}.json")):
         known = json.loads(file.read_bytes())
-        percent = known["plan"].get("predictability")
-        if known["plan"] == {**own, **({} if percent is None else {"predictability": percent})}:
+        plan = known.get("plan", {})
+        percent = plan.get("predictability")
+        if plan == {**own, **({} if percent is None else {"predictability": percent})}:
             seeds = max(entry["seeds"] for entry in known["arms"].values())
             what = arguments.world if percent is None else f"predictability {percent:g}"
             groups[f"{what}\n{seeds} seed{'s' * (seeds > 1)}"] = known["arms"]

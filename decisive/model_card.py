@@ -92,25 +92,19 @@ def card(facts: CardFacts, training: Mapping[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def command_lines(command: str, training: Mapping[str, Any]) -> list[str]:
+def command_lines(command: str, training: Mapping[str, Any] | None = None) -> list[str]:
     """The section of a card that says how to make the checkpoint again.
 
     Args:
         command: that trained it.
-        training: what the training tells: `step`, `cpu_seconds`, `device`.
+        training: what the training tells: `step`, `cpu_seconds`, `device`; None for several.
     """
     versions = ", ".join(f"{key} {value}" for key, value in provenance.versions().items())
-    return [
-        "## Command",
-        "",
-        "```",
-        command,
-        "```",
-        "",
-        f"Commit `{provenance.commit() or 'unknown'}`; {versions}. {training['step']} steps, "
-        f"{training['cpu_seconds']:.0f} CPU-seconds of training steps on {training['device']}.",
-        "",
-    ]
+    made = f"Commit `{provenance.commit() or 'unknown'}`; {versions}."
+    if training is not None:
+        made += f" {training['step']} steps, {training['cpu_seconds']:.0f} CPU-seconds of training "
+        made += f"steps on {training['device']}."
+    return ["## Command", "", "```", command, "```", "", made, ""]
 
 
 def _environment_lines(meta: Mapping[str, Any]) -> list[str]:

@@ -12,6 +12,7 @@ import tyro
 
 from decisive import provenance
 from decisive.arguments import Flag, OptionalText, check_writable, parse
+from decisive.model_card import command_lines
 from decisive.options import constructor_parameters, merged, nested_options, typed_options
 from decisive.task_groups import TaskGroups, groups_of_affinity, read_groups
 from learning.checkpoint import CARD_FILE
@@ -269,7 +270,6 @@ def card(
         held_out: scored by.
         command: that trained them.
     """
-    versions = ", ".join(f"{key} {value}" for key, value in provenance.versions().items())
     height, width = train.size
     told = [f"- {_group_line(chosen, k)}: {network}" for k, network in enumerate(networks)]
     synthetic = bool(train.facts.get("synthetic"))
@@ -292,14 +292,7 @@ def card(
             if train.targets[task].names
         ),
         "",
-        "## Command",
-        "",
-        "```",
-        command,
-        "```",
-        "",
-        f"Commit `{provenance.commit() or 'unknown'}`; {versions}.",
-        "",
+        *command_lines(command),
         "## Scores",
         "",
         *(f"- {line}" for line in score_lines(scores)),

@@ -151,7 +151,7 @@ def test_both_frames_of_reference_are_compared_and_one_seed_has_an_interval_of_i
             "cpu_seconds": 7.0,
         }
 
-    found = {"plain": [cell(80, 10), cell(90, 10)], "few": [cell(50, 4), None], "none": [None]}
+    found = {"plain": [cell(80, 10), cell(90, 10)], "few": [cell(50, 4), None], "none": [None, None]}
     _, rows = vision_report.table(found)
     # Mean 85, standard deviation sqrt(50): 12.706 * sqrt(50) / sqrt(2) = 63.5 either way.
     assert rows[0][:5] == ["plain", "2", "85.0 [21.5, 148.5]", "90.0", "5.0"]
@@ -159,3 +159,13 @@ def test_both_frames_of_reference_are_compared_and_one_seed_has_an_interval_of_i
     assert rows[1][1:3] == ["1", "50.0 [40.4, 59.6]"]
     assert rows[1][5:9] == ["0.250", "1,234", "0.40", "0.40"]
     assert rows[2][1:3] == ["0", "not run"]
+    # Only seed 0 has both: 50 for 80, at 4 / 10 of the multiply-adds.
+    _, compared = vision_report.differences(found, [("few", "plain"), ("none", "plain")])
+    assert compared == [["few", "plain", "1", "-30.0", "0.40", "1.00"]]
+
+
+@pytest.mark.parametrize("table", TABLES)
+def test_pairs_that_are_compared_are_arms_of_the_table(table: str) -> None:
+    names = {arm.name for arm in arms(table, True)}
+    pairs = vision_tables.contrasts(table)
+    assert names == {name for pair in pairs for name in pair}

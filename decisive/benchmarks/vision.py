@@ -102,7 +102,7 @@ def main(argv: Sequence[str]) -> int:
     """Run the benchmark with the words after `vision`."""
     arguments = parse(Arguments, argv, "benchmark vision")
     from decisive.benchmarks import vision_report
-    from decisive.benchmarks.vision_tables import arms
+    from decisive.benchmarks.vision_tables import arms, contrasts
 
     cells = [
         Cell(arm, seed)
@@ -135,11 +135,16 @@ def main(argv: Sequence[str]) -> int:
     }
     command = provenance.command("benchmark", ["vision", *argv])
     header, rows = vision_report.table(by_arm)
-    vision_report.write(by_arm, arguments.table, command, train.source, folder)
+    pairs = contrasts(arguments.table)
+    vision_report.write(by_arm, arguments.table, pairs, command, train.source, folder)
+    compared = vision_report.differences(by_arm, pairs)
     if arguments.json:
-        print(json.dumps({"header": header, "rows": rows, "folder": str(folder)}, indent=2))
-    else:
-        tables.show(tables.plain_table(header, rows, arguments.table), vision_report.NOTES)
+        told = {"header": header, "rows": rows, "differences": compared, "folder": str(folder)}
+        print(json.dumps(told, indent=2))
+        return 0
+    tables.show(tables.plain_table(header, rows, arguments.table), vision_report.NOTES)
+    if compared[1]:
+        tables.show(tables.plain_table(*compared, "differences"), vision_report.DIFFERENCES)
     return 0
 
 

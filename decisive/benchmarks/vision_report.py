@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import math
 from collections.abc import Mapping, Sequence
+from operator import itemgetter
 from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any
@@ -15,11 +16,20 @@ from learning.atomic import write_file
 Results = Mapping[str, Sequence[Mapping[str, Any] | None]]
 """Results of the seeds of each arm; None where a cell was not run."""
 
+Contrasts = Sequence[tuple[str, str]]
+"""Pairs of arms: one, and the one it is related to."""
+
 NOTES = (
     "Means over seeds with 95% t intervals of the mean where there are two seeds or more; the "
-    "interval of one seed is Wilson's, over its images. Multiply-adds and CPU-seconds are relative "
-    "to the first arm; times depend on the machine."
+    "interval of one seed is Wilson's, over its images. Multiply-adds, and the times of a step and "
+    "of inference, are relative to the first arm; CPU-seconds are those of a training. Times "
+    "depend on the machine, and on what else it did."
 )
+DIFFERENCES = (
+    "Arm against arm, paired by seed: accuracy in points with 95% t intervals over seeds, and "
+    "ratios of multiply-adds of an image and of CPU-seconds of a training."
+)
+_COSTS = ("multiply_adds", "cpu_seconds")
 HEADER = (
     "arm",
     "seeds",
@@ -61,6 +71,30 @@ def table(results: Results) -> tuple[list[str], list[list[str]]]:
     return list(HEADER), rows
 
 
+def differences(results: Results, contrasts: Contrasts) -> tuple[list[str], list[list[str]]]:
+    """Header and a row for each pair of arms that share a seed.
+
+    Args:
+        results: by arm.
+        contrasts: of each row the arm and the one that it is related to.
+    """
+    header = ["arm", "against", "seeds", "accuracy, points", "multiply-adds", "CPU-seconds"]
+    rows = []
+    for arm, against in contrasts:
+        both = zip(results[arm], results[against], strict=True)
+        pairs = [(a, b) for a, b in both if a is not None and b is not None]
+        if pairs:
+            gains = [100 * (_accuracy(a["scores"]) - _accuracy(b["scores"])) for a, b in pairs]
+            told = f"{gains[0]:+.1f}"
+            if len(gains) > 1:
+                mean, low, high = mean_interval(gains)
+                told = f"{mean:+.1f} [{low:+.1f}, {high:+.1f}]"
+            mine, other = zip(*pairs, strict=True)
+            cost = [_relative(mine, other, itemgetter(of)) for of in _COSTS]
+            rows.append([arm, against, str(len(pairs)), told, *cost])
+    return header, rows
+
+
 def _row(cells: Sequence[Mapping[str, Any]], first: Sequence[Mapping[str, Any]]) -> list[str]:
     if not cells:
         return ["0", "not run", *["-"] * (len(HEADER) - 3)]
@@ -94,36 +128,48 @@ def accuracy(cells: Sequence[Mapping[str, Any]]) -> str:
     return f"{100 * values[0]:.1f} [{100 * low:.1f}, {100 * high:.1f}]"
 
 
-def write(results: Results, name: str, command: str, source: str, folder: Path) -> None:
+def write(
+    results: Results, name: str, contrasts: Contrasts, command: str, source: str, folder: Path
+) -> None:
     """Write README.md and, where there is a result, accuracy.png."""
-    header, rows = table(results)
-    lines = [f"# Vision: {name}", "", source, "", NOTES, ""]
-    lines += ["| " + " | ".join(row) + " |" for row in (header, ["---"] * len(header), *rows)]
+    lines = [f"# Vision: {name}", "", source, "", NOTES, "", *_markdown(*table(results))]
+    header, rows = differences(results, contrasts)
+    if rows:
+        lines += ["", DIFFERENCES, "", *_markdown(header, rows)]
     pixels = picture(results, name)
     if pixels:
         write_file(folder / "accuracy.png", pixels)
-        lines += ["", "![Held-out accuracy over CPU-seconds of training](accuracy.png)"]
+        lines += ["", "![Accuracy on training and held-out images, and its cost](accuracy.png)"]
     lines += ["", "```", command, "```", ""]
     write_file(folder / "README.md", "\n".join(lines).encode())
 
 
+def _markdown(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    return ["| " + " | ".join(row) + " |" for row in (header, ["---"] * len(header), *rows)]
+
+
 def picture(results: Results, name: str) -> bytes:
-    """Held-out accuracy of each arm over its CPU-seconds, PNG; empty without results."""
+    """A line for each arm: accuracies, dots for seeds, and CPU-seconds; PNG, empty without any."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
     known = {arm: [c for c in cells if c is not None] for arm, cells in results.items()}
-    if not any(known.values()):
+    known = {arm: cells for arm, cells in known.items() if cells}
+    if not known:
         return b""
-    figure = Figure(figsize=(6.4, 4.0), layout="constrained")
+    figure = Figure(figsize=(8.0, 1.6 + 0.32 * len(known)), layout="constrained")
     FigureCanvasAgg(figure)
-    axes = figure.subplots()
-    for arm, cells in known.items():
-        if cells:
-            seconds = [cell["cpu_seconds"] for cell in cells]
-            axes.plot(seconds, [100 * _accuracy(c["scores"]) for c in cells], "o", label=arm)
-    axes.set(xlabel="CPU-seconds of training", ylabel="held-out accuracy, %", title=name)
-    axes.legend(fontsize="small")
+    shown, cost = figure.subplots(1, 2, sharey=True, width_ratios=(2, 1))
+    for line, cells in enumerate(known.values()):
+        for scores, face in (("train_scores", "none"), ("scores", "C0")):
+            values = [100 * _accuracy(cell[scores]) for cell in cells]
+            shown.plot(values, [line] * len(values), "o", ms=5, mec="C0", mfc=face, alpha=0.8)
+        cost.barh(line, fmean(cell["cpu_seconds"] for cell in cells), 0.6, color="C0", alpha=0.5)
+    shown.set_yticks(range(len(known)), list(known))
+    shown.invert_yaxis()
+    shown.grid(axis="y", alpha=0.3)
+    shown.set(xlabel="accuracy, %: filled held-out, hollow training", title=name)
+    cost.set(xlabel="CPU-seconds of a training")
     stream = io.BytesIO()
     figure.savefig(stream, format="png", dpi=120, metadata={"Software": None})
     return stream.getvalue()

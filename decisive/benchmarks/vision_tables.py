@@ -195,6 +195,26 @@ def _progressive_arms(core: bool) -> tuple[Arm, ...]:
     )
 
 
+def contrasts(table: str) -> tuple[tuple[str, str], ...]:
+    """Pairs of arms that a table is there to compare: one, and the one it is related to."""
+    return _CONTRASTS[table]
+
+
+_CONTRASTS = {
+    "tokens": (
+        *((f"{kind}-at-{at:g}", "plain") for at in PLACES for kind in ("learned", "averaged")),
+        *((f"learned-at-{at:g}", f"averaged-at-{at:g}") for at in PLACES),
+    ),
+    "video": (("learned", "plain"), ("single-frame", "plain")),
+    "layouts": tuple(
+        (f"CCTT-{n}", f"{other}-{n}") for n in ("5k", "50k") for other in LAYOUTS if other != "CCTT"
+    ),
+    "progressive": (
+        ("growing", "fixed-128"),
+        ("growing-adaptive", "fixed-128"),
+        ("growing-adaptive", "growing"),
+    ),
+}
 _MAKERS = {
     "tokens": _token_arms,
     "video": _video_arms,

@@ -19,6 +19,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from perception.attention import attention
 from perception.layers import StochasticDepth
 
 Pooling = Literal["average", "max"]
@@ -163,7 +164,7 @@ class RelativeAttention(nn.Module):
         heads = self.qkv(x).flatten(1, 2).unflatten(-1, (self.heads, 3, -1))
         query, key, value = heads.permute(3, 0, 2, 1, 4).unbind(0)
         bias = self.bias((height, width)).to(query.dtype)
-        mixed = F.scaled_dot_product_attention(query, key, value, attn_mask=bias)
+        mixed = attention(query, key, value, bias)
         return self.project(mixed.transpose(1, 2).flatten(2).unflatten(1, (height, width)))
 
 

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from perception.attention import attention
 from perception.layers import StochasticDepth, check_images
 from perception.token_learner import (
     EPS,
@@ -128,7 +129,7 @@ class Attention(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """`(B, L, C)` to `(B, L, C)`."""
         q, k, v = self.qkv(x).unflatten(2, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
-        return self.proj(F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2))
+        return self.proj(attention(q, k, v).transpose(1, 2).flatten(2))
 
 
 class Block(nn.Module):

@@ -11,10 +11,10 @@ _BLOCK = 2**20
 def attention(query: Tensor, key: Tensor, value: Tensor, bias: Tensor | None = None) -> Tensor:
     """`softmax(query key^T / sqrt(d) + bias) value` (Vaswani et al. 2017, eq. 1).
 
-    torch's own function, except where a CPU learns in bfloat16: there the backward pass of its
-    kernel converts every entry alone, and plain products are 1.6 to 4 times as fast, forward and
-    backward, with 64 to 512 tokens (`python -m benchmarks.attention`). They round the scores to
-    bfloat16, so only training goes that way.
+    torch's own function, except where a CPU learns in bfloat16: there plain products are 2 to 4
+    times as fast, forward and backward, with 8 to 512 tokens (`python -m
+    benchmarks.bfloat16_training`). They round the scores to bfloat16, so only training goes that
+    way.
 
     Args:
         query: `(B, heads, L, d)`.

@@ -31,7 +31,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from perception.layers import SqueezeExcite, StochasticDepth, check_images
+from perception.layers import Conv2d, SqueezeExcite, StochasticDepth, check_images
 from perception.relative_attention import LAYER_NORM_EPS, Pool, Pooling, TransformerBlock
 
 StrideAt = Literal["depthwise", "expansion"]
@@ -278,7 +278,7 @@ class MBConv(nn.Module):
         self.norm = nn.BatchNorm2d(in_width)
         self.expand = nn.Conv2d(in_width, hidden, 1, first, bias=False)
         self.expand_norm = nn.BatchNorm2d(hidden)
-        self.depthwise = nn.Conv2d(hidden, hidden, 3, second, 1, groups=hidden, bias=False)
+        self.depthwise = Conv2d(hidden, hidden, 3, second, 1, groups=hidden, bias=False)
         self.depthwise_norm = nn.BatchNorm2d(hidden)
         self.excite = SqueezeExcite(hidden, max(1, int(config.se_ratio * width)))
         self.project = nn.Conv2d(hidden, width, 1)

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from perception.layers import SqueezeExcite, StochasticDepth, check_images
+from perception.layers import Conv2d, SqueezeExcite, StochasticDepth, check_images
 
 Kind = Literal["fused", "mbconv"]
 
@@ -243,7 +243,7 @@ class EfficientNet(nn.Module):
         return list(last_of.items())
 
 
-class _SameConv2d(nn.Conv2d):
+class _SameConv2d(Conv2d):
     """TensorFlow's `SAME`: `ceil(size / stride)` cells, the odd pixel of padding at the end."""
 
     def forward(self, input: Tensor) -> Tensor:
@@ -273,7 +273,7 @@ class _ConvNorm(nn.Module):
         super().__init__()
         # At stride 1 and odd kernels both paddings are the same.
         asymmetric = config.same_padding and stride > 1
-        self.conv = (_SameConv2d if asymmetric else nn.Conv2d)(
+        self.conv = (_SameConv2d if asymmetric else Conv2d)(
             n_in,
             n_out,
             kernel,

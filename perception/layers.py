@@ -35,6 +35,30 @@ class StochasticDepth(nn.Module):
         return f"rate={self.rate:g}"
 
 
+class Conv2d(nn.Conv2d):
+    """A convolution that learns in float32 where a CPU is slow to learn in bfloat16.
+
+    Of grouped convolutions with a stride torch has no quick backward pass in bfloat16: depthwise
+    ones of 3x3 take 2 to 13 times as long as by way of float32
+    (`python -m benchmarks.bfloat16_training`). All others, and all inference, are as ever.
+    """
+
+    def forward(self, input: Tensor) -> Tensor:
+        """As every convolution; what a slow one gives is rounded to bfloat16 afterwards."""
+        if not self._slow(input):
+            return super().forward(input)
+        with torch.autocast("cpu", enabled=False):
+            return super().forward(input.float()).to(torch.bfloat16)
+
+    def _slow(self, input: Tensor) -> bool:
+        if self.groups == 1 or max(self.stride) == 1:
+            return False
+        learning = torch.is_grad_enabled() and self.weight.requires_grad
+        if not (learning and input.device.type == "cpu" and torch.is_autocast_enabled("cpu")):
+            return False
+        return torch.get_autocast_dtype("cpu") == torch.bfloat16
+
+
 class SqueezeExcite(nn.Module):
     """Scales each channel by what the means of all channels say (Hu et al. 2018)."""
 

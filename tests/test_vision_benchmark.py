@@ -151,7 +151,11 @@ def test_both_frames_of_reference_are_compared_and_one_seed_has_an_interval_of_i
             "cpu_seconds": 7.0,
         }
 
-    found = {"plain": [cell(80, 10), cell(90, 10)], "few": [cell(50, 4), None], "none": [None, None]}
+    found = {
+        "plain": [cell(80, 10), cell(90, 10)],
+        "few": [cell(50, 4), None],
+        "none": [None, None],
+    }
     _, rows = vision_report.table(found)
     # Mean 85, standard deviation sqrt(50): 12.706 * sqrt(50) / sqrt(2) = 63.5 either way.
     assert rows[0][:5] == ["plain", "2", "85.0 [21.5, 148.5]", "90.0", "5.0"]

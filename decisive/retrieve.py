@@ -13,12 +13,12 @@ import tyro
 
 from decisive import provenance
 from decisive.arguments import Flag, OptionalText, check_writable, parse
+from decisive.page import PAGE, printable
 from decisive.pictures import Pixels
 from decisive.progress import progress
-from decisive.retrieve_page import PAGE, THUMBNAIL, Found, Sheet, page_text, thumbnail
+from decisive.retrieve_page import THUMBNAIL, Found, Sheet, page_text, thumbnail
 from decisive.retrieve_sources import Source, find_source, list_sources
 from decisive.triage_images import NotReadable, read_picture
-from decisive.triage_page import printable
 from learning.atomic import new_folder
 
 if TYPE_CHECKING:

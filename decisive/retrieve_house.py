@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from decisive.goal_views import CutConfig, GoalViews, cut
+from decisive.page import PAGE, printable
 from decisive.pictures import ACCENT, INK, PAPER, Pixels, font
 from decisive.progress import progress
-from decisive.retrieve_page import PAGE, THUMBNAIL, Found, Sheet, page_text, thumbnail
+from decisive.retrieve_page import THUMBNAIL, Found, Sheet, page_text, thumbnail
 from decisive.scenes import HouseScene, Place, read_place, viewpoint_place
 from decisive.triage_images import NotReadable, read_picture
-from decisive.triage_page import printable
 from learning.atomic import new_folder
 from perception.mural.checkpoint import SHIPPED, load_mural
 from robots.view_memory import Sight, ViewMemoryConfig

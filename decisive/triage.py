@@ -15,18 +15,17 @@ import tyro
 
 from decisive import provenance
 from decisive.arguments import Flag, OptionalText, check_writable, parse
+from decisive.page import PAGE, printable
 from decisive.progress import Meter, progress
 from decisive.triage_images import Fit, NotReadable, Picture, fit_picture, read_picture
 from decisive.triage_page import (
     NOTICE,
-    PAGE,
     TABLE,
     Row,
     Sheet,
     Shown,
     heat_overlay,
     page_text,
-    printable,
     table_text,
 )
 from learning.atomic import new_folder

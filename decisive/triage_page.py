@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import base64
 import csv
-import html
 import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -13,15 +11,15 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from decisive.page import document, escaped, printable, reasons_table, source
 from decisive.pictures import Pixels
 
 NOTICE = "Research software, not a medical device."
-PAGE, TABLE = "index.html", "triage.csv"
+TABLE = "triage.csv"
 RAISES, LOWERS = (213, 60, 0), (0, 114, 178)
 """Vermilion and blue: told apart by colour-blind people."""
 
 _STRENGTH = 0.65
-_QUALITY = 85
 
 
 @dataclass(frozen=True)
@@ -81,16 +79,6 @@ class Sheet:
     command: str = ""
 
 
-def printable(text: str) -> str:
-    """The text with everything that is not seen, or turns the writing around, spelled out."""
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
-
-
-def escaped(text: str) -> str:
-    """A text for HTML, in an element or a quoted attribute."""
-    return html.escape(printable(text), quote=True)
-
-
 def heat_overlay(picture: Pixels, cells: NDArray[np.floating], scale: float) -> Pixels:
     """The picture in grey, tinted where cells raise or lower the score.
 
@@ -140,8 +128,8 @@ def page_text(sheet: Sheet) -> str:
     scored, left = len(sheet.rows), len(sheet.skipped)
     cards = [row for row in sheet.rows if row.name in sheet.shown]
     others = [row for row in sheet.rows if row.name not in sheet.shown]
+    note = "<p>These have no score: look at them another way.</p>"
     parts = [
-        _HEAD,
         "<header>",
         "<h1>Most abnormal first</h1>",
         f"<p class=notice><strong>{NOTICE}</strong> A score orders pictures for a person to look "
@@ -157,50 +145,24 @@ def page_text(sheet: Sheet) -> str:
         *(_card(row, sheet.shown[row.name], sheet.points) for row in cards),
         "</ol>" if cards else "",
         _others_table(others),
-        _skipped_table(sheet.skipped),
+        reasons_table("Skipped", "file", sheet.skipped, note),
         "</main>",
         f"<footer><p>{NOTICE} Made by <code>{escaped(sheet.command)}</code>.</p></footer>",
-        "</body>",
-        "</html>",
-        "",
     ]
-    return "\n".join(part for part in parts if part)
+    return document("Triage: most abnormal first", _STYLE, parts)
 
 
-_HEAD = """<!DOCTYPE html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta http-equiv="Content-Security-Policy" \
-content="default-src 'none'; img-src data:; style-src 'unsafe-inline'">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<title>Triage: most abnormal first</title>
-<style>
-body { font: 15px/1.45 system-ui, sans-serif; color: #1c2026; background: #fff; margin: 1.5rem; }
-header, footer { max-width: 60rem; }
-h1 { font-size: 1.5rem; margin: 0 0 .5rem; }
-h2 { font-size: 1.1rem; margin: 2rem 0 .5rem; }
-.notice { border-left: .3rem solid #d53c00; padding: .4rem .8rem; background: #fdf1ec; }
-code { font-size: .9em; overflow-wrap: anywhere; }
-.cards { list-style: none; padding: 0; display: grid; gap: 1rem;
-  grid-template-columns: repeat(auto-fill, minmax(22rem, 1fr)); }
-.cards li { border: 1px solid #d0d5db; border-radius: .4rem; padding: .7rem; min-width: 0; }
+_STYLE = """.notice { border-left: .3rem solid #d53c00; padding: .4rem .8rem; background: #fdf1ec; }
+.cards { grid-template-columns: repeat(auto-fill, minmax(22rem, 1fr)); }
 .cards h3 { font-size: .95rem; margin: 0 0 .4rem; overflow-wrap: anywhere; }
-.rank { color: #68707a; margin-right: .4rem; }
+.rank { margin-right: .4rem; }
 .pair { display: flex; gap: .5rem; }
-.pair img { width: 50%; height: 11rem; object-fit: contain; background: #1c2026; min-width: 0; }
-.bar { height: .5rem; background: #e8ebef; margin: .5rem 0 .25rem; position: relative; }
-.bar span { display: block; height: 100%; background: #d53c00; }
+.pair img { width: 50%; min-width: 0; }
+.bar { height: .5rem; margin: .5rem 0 .25rem; position: relative; }
+.bar span { background: #d53c00; }
 .bar i { position: absolute; top: -.2rem; bottom: -.2rem; width: 2px; background: #1c2026; }
-.score { font-variant-numeric: tabular-nums; margin: 0; }
-.muted { color: #68707a; }
-.raises { color: #d53c00; } .lowers { color: #0072b2; }
-table { border-collapse: collapse; max-width: 60rem; }
-td, th { border-bottom: 1px solid #d0d5db; padding: .25rem .6rem; text-align: left;
-  vertical-align: top; overflow-wrap: anywhere; }
-</style>
-</head>
-<body>"""
+.score { margin: 0; }
+.raises { color: #d53c00; } .lowers { color: #0072b2; }"""
 
 
 def _files(n: int) -> str:
@@ -231,9 +193,9 @@ def _card(row: Row, shown: Shown, points: Mapping[str, float]) -> str:
     name = escaped(row.name)
     marks = "".join(f'<i style="left:{100 * value:.2f}%"></i>' for value in points.values())
     reached = [escaped(point) for point, value in points.items() if row.score >= value]
-    images = f'<img src="{_source(shown.picture)}" alt="{name}">'
+    images = f'<img src="{source(shown.picture)}" alt="{name}">'
     if shown.heat is not None:
-        images += f'<img src="{_source(shown.heat)}" alt="heat map of {name}">'
+        images += f'<img src="{source(shown.heat)}" alt="heat map of {name}">'
     found = "".join(
         f"<br>{escaped(finding)}: {value:.3f}" for finding, value in row.findings.items()
     )
@@ -264,25 +226,3 @@ def _others_table(rows: Sequence[Row]) -> str:
         "</tbody></table>",
     ]
     return "\n".join(lines)
-
-
-def _skipped_table(skipped: Mapping[str, str]) -> str:
-    if not skipped:
-        return ""
-    lines = [
-        "<h2>Skipped</h2>",
-        "<p>These have no score: look at them another way.</p>",
-        "<table><thead><tr><th>file</th><th>reason</th></tr></thead><tbody>",
-        *(
-            f"<tr><td><bdi>{escaped(name)}</bdi></td><td>{escaped(reason)}</td></tr>"
-            for name, reason in skipped.items()
-        ),
-        "</tbody></table>",
-    ]
-    return "\n".join(lines)
-
-
-def _source(pixels: Pixels) -> str:
-    buffer = io.BytesIO()
-    Image.fromarray(pixels).save(buffer, format="JPEG", quality=_QUALITY)
-    return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode()

@@ -13,8 +13,8 @@ from mural_cases import save_tiny, tiny_saved
 from PIL import Image
 
 from decisive import cli
+from decisive.page import printable
 from decisive.retrieve import read_sentences
-from decisive.triage_page import printable
 
 HOSTILE = "<script>document.title='owned'<!--\"' &amp;.png"
 BROWSER = next(

@@ -17,7 +17,8 @@ from triage_cases import photo, save_untrained, untrained
 
 from decisive import cli
 from decisive.cli import Verb
-from decisive.triage_page import LOWERS, NOTICE, RAISES, heat_overlay, printable
+from decisive.page import printable
+from decisive.triage_page import LOWERS, NOTICE, RAISES, heat_overlay
 from perception.abnormality import TASK, read
 from perception.checkpoint import save_classifier
 

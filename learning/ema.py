@@ -32,6 +32,12 @@ class Ema:
         self.tensors = [flat.detach().clone() for flat in parameters.tensors]
 
     @torch.no_grad()
+    def restart(self) -> None:
+        """Start anew from the present parameters."""
+        for average, live in zip(self.tensors, self._live.tensors, strict=True):
+            average.copy_(live)
+
+    @torch.no_grad()
     def update(self, step: int) -> None:
         """Move the average towards the live parameters.
 

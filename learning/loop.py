@@ -1,37 +1,27 @@
-"""The training loop of every policy: it knows losses and data, not what is learned.
+"""How every policy is trained: it knows losses and data, not what is learned.
 
-`torchrun --nproc-per-node N` spreads it over N processes by DistributedDataParallel.
+`torchrun --nproc-per-node N` spreads a training over N processes, which average their gradients.
 """
 
 import hashlib
 import math
-import time
-from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Protocol, cast, runtime_checkable
 
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn.parallel import DistributedDataParallel
 
-from learning.adamw import FlatAdamW
 from learning.batches import Batch, BatchOrder, DemoTensors, return_weights
-from learning.checkpoint import CheckpointError, save_checkpoint
+from learning.checkpoint import save_checkpoint
 from learning.demonstrations import Demonstrations
-from learning.ema import Ema
-from learning.flat import FlatParameters
 from learning.ranks import Ranks, joined
-from learning.train_config import TrainConfig, learning_rate
-from learning.train_log import TrainLog
-from learning.train_state import read_state, restore_training, training_tensors, write_state
+from learning.run import Run, isolated
+from learning.train_config import TrainConfig
 
 __all__ = ["Batch", "SaveFunction", "TrainConfig", "TrainResult", "Trainable", "train"]
-
-STATE_FILE = "train_state.safetensors"
-# These change how a run is watched or where it computes, not what it is.
-_FREE_ON_RESUME = ("log_every", "save_every", "threads", "device")
 
 SaveFunction = Callable[[nn.Module, Path, dict[str, Any]], None]
 
@@ -111,297 +101,124 @@ def train(
     """
     if not isinstance(model, Trainable):
         raise ValueError(f"{type(model).__name__} must have the methods loss and validate")
-    threads = torch.get_num_threads()
-    torch.set_num_threads(config.threads)
-    try:
-        with joined(config.device) as ranks:
-            run = _Run(model, demos, config, Path(out), ranks, save or _save_tensors)
-            run.start(resume)
-            return run.finish(evaluate, progress)
-    finally:
-        torch.set_num_threads(threads)
+    with isolated(config.threads), joined(config.device) as ranks:
+        run = _Run(model, demos, config, Path(out), ranks, save or _save_tensors, evaluate)
+        run.start(resume)
+        history = run.train(progress)
+    chosen = "last" if run.at.best_score is None else "best"
+    return TrainResult(run.at.step, run.at.best_score, run.at.seconds, history, run.out / chosen)
 
 
-@dataclass
-class _Progress:
-    """The numbers that a run carries from step to step."""
-
-    step: int = 0
-    seconds: float = 0.0
-    evaluations: int = 0
-    best_score: float | None = None
-    best_step: int | None = None
-    finished: bool = False
-
-
-class _Loss(nn.Module):
-    """The loss as a forward pass, which is what DistributedDataParallel wraps."""
-
-    def __init__(self, model: nn.Module) -> None:
-        super().__init__()
-        self.model = model
-
-    def forward(self, batch: Batch, generator: torch.Generator) -> tuple[Tensor, dict[str, Tensor]]:
-        return cast(Trainable, self.model).loss(batch, generator)
-
-
-@dataclass
-class _Run:
-    model: nn.Module
-    demos: Demonstrations
-    config: TrainConfig
-    out: Path
-    ranks: Ranks
-    save: SaveFunction
-    at: _Progress = field(default_factory=_Progress)
-
-    def __post_init__(self) -> None:
-        config, ranks = self.config, self.ranks
-        train_part, held_part = self.demos.split(config.holdout, config.seed)
-        sizes = _window_sizes(self.model)
-        self.data = DemoTensors(train_part, *sizes, ranks.device)
-        self.held = None if held_part is None else DemoTensors(held_part, *sizes, ranks.device)
+class _Run(Run[TrainConfig]):
+    def __init__(
+        self,
+        model: nn.Module,
+        demos: Demonstrations,
+        config: TrainConfig,
+        out: Path,
+        ranks: Ranks,
+        save: SaveFunction,
+        score: Callable[[nn.Module], float] | None,
+    ) -> None:
+        sizes = _window_sizes(model)
+        identity = {"data": _fingerprint(demos), "world": ranks.world}
+        super().__init__(model, config, out, identity, "float32", ranks=ranks)
+        self.policy = cast(Trainable, model)
+        self.demos, self.save, self.score = demos, save, score
+        train_part, held_part = demos.split(config.holdout, config.seed)
+        self.data = DemoTensors(train_part, *sizes, self.device)
+        self.held = None if held_part is None else DemoTensors(held_part, *sizes, self.device)
         weights = None
         if config.return_temperature is not None:
             weights = return_weights(train_part, config.return_temperature)
         self.order = BatchOrder(
             len(self.data), config.batch_size, config.seed, ranks.rank, ranks.world, weights
         )
-        self.model.to(ranks.device)
-        self.parameters = FlatParameters(self.model, matrices_apart=config.weight_decay > 0)
-        self.optimizer = FlatAdamW(self.parameters, config.weight_decay)
-        self.ema = None if config.ema_decay is None else Ema(self.parameters, config.ema_decay)
-        self.generator = torch.Generator(ranks.device)
+        self.generator = torch.Generator(self.device)
         self.generator.manual_seed(config.seed * 1_000_003 + ranks.rank)
-        self.clock = time.process_time if ranks.device.type == "cpu" else time.perf_counter
-        self.identity = {
-            "config": {k: v for k, v in asdict(config).items() if k not in _FREE_ON_RESUME},
-            "data": _fingerprint(self.demos),
-            "world": ranks.world,
-        }
 
     def start(self, resume: bool) -> None:
         """Begin afresh, or take up the state found in the folder."""
-        self.out.mkdir(parents=True, exist_ok=True)
-        state = self.out / STATE_FILE
-        if resume and state.is_file():
-            self._restore(*read_state(state))
-        else:
-            torch.manual_seed(self.config.seed * 1_000_003 + self.ranks.rank)
-            if self.ranks.first:
-                state.unlink(missing_ok=True)
+        torch.manual_seed(self.config.seed * 1_000_003 + self.ranks.rank)
+        super().start(resume)
 
-    def finish(
-        self, evaluate: Callable[[nn.Module], float] | None, progress: bool | None
-    ) -> TrainResult:
-        """Train to the end of the budget."""
-        forward: nn.Module = _Loss(self.model)
-        if self.ranks.world > 1:
-            # A policy may leave a part unused at some steps (a proposal that warms up).
-            forward = DistributedDataParallel(forward, find_unused_parameters=True)
-        log = TrainLog(self.out, self.at.step, self.ranks.first, self.config.tensorboard, progress)
-        with log:
-            if not self.at.finished:
-                self._loop(forward, evaluate, log)
-        if self.ema is not None:
-            self.parameters.attach([average.clone() for average in self.ema.tensors])
-        self.model.eval()
-        chosen = "last" if self.at.best_score is None else "best"
-        return TrainResult(
-            self.at.step, self.at.best_score, self.at.seconds, log.history, self.out / chosen
-        )
+    def step(self, fraction: float) -> dict[str, Tensor]:
+        rows = self.order.rows(self.at.step).to(self.device, non_blocking=True)
+        loss, values = self.policy.loss(self.data.batch(rows), self.generator)
+        self.descend(loss, fraction)
+        return {**values, "loss": loss.detach()}
 
-    def _loop(
-        self,
-        forward: nn.Module,
-        evaluate: Callable[[nn.Module], float] | None,
-        log: TrainLog,
-    ) -> None:
-        config, at = self.config, self.at
-        total = torch.zeros((), device=self.ranks.device)
-        summed = 0
-        self.model.train()
-        began = self.clock()
-        fraction = self._fraction(0.0)
-        while fraction < 1:
-            loss, values = self._step(forward, fraction)
-            total += loss
-            summed += 1
-            at.step += 1
-            fraction = self._fraction(self.clock() - began)
-            last = fraction >= 1
-            logging = last or at.step % config.log_every == 0
-            validating = self.held is not None and (last or at.step % config.validate_every == 0)
-            evaluating = evaluate is not None and self._evaluation_due(fraction, last)
-            saving = last or at.step % config.save_every == 0 or evaluating
-            if not (logging or validating or saving):
-                continue
-            at.seconds += self.clock() - began
-            row: dict[str, float] = {}
-            if logging:
-                if not self.parameters.intact():
-                    raise ValueError(
-                        f"the loss of {type(self.model).__name__} must not touch the parameters' "
-                        "gradients; leave zero_grad to the loop"
-                    )
-                row |= self._training_row(total / summed, values, fraction)
-                total.zero_()
-                summed = 0
-            if validating and self.ranks.first:
-                row |= self._validate()
-            if evaluating and evaluate is not None:
-                row["score"] = self._evaluate(evaluate)
-            if row:
-                log.row(at.step, min(fraction, 1.0), row)
-            if saving:
-                at.finished = last
-                self._save_all()
-            self.model.train()
-            began = self.clock()
+    def validate(self) -> dict[str, float]:
+        if self.held is None:
+            return {}
+        n_rows = min(len(self.held), self.config.validate_samples)
+        rows = torch.linspace(0, len(self.held) - 1, n_rows).round().long().to(self.device)
+        generator = torch.Generator(self.device).manual_seed(self.config.seed)
+        sums: dict[str, float] = {}
+        with self.averaged(), torch.no_grad():
+            for part in rows.split(self.config.batch_size):
+                for name, value in self.policy.validate(self.held.batch(part), generator).items():
+                    sums[name] = sums.get(name, 0.0) + float(value) * len(part)
+        return {f"validation/{name}": value / n_rows for name, value in sums.items()}
 
-    def _step(self, forward: nn.Module, fraction: float) -> tuple[Tensor, dict[str, Tensor]]:
-        config, step = self.config, self.at.step
-        rows = self.order.rows(step).to(self.ranks.device, non_blocking=True)
-        loss, values = forward(self.data.batch(rows), self.generator)
-        self.parameters.zero_grad()
-        loss.backward()
-        if config.grad_clip is not None:
-            self.parameters.clip_grad(config.grad_clip)
-        self.optimizer.step(learning_rate(config, step, fraction))
-        if self.ema is not None:
-            self.ema.update(step)
-        return loss.detach(), values
-
-    def _fraction(self, running: float) -> float:
-        """Share of the budget spent, given the seconds since the clock was last read."""
-        spent = []
-        if self.config.steps is not None:
-            spent.append(self.at.step / self.config.steps)
-        if self.config.cpu_seconds is not None:
-            share = (self.at.seconds + running) / self.config.cpu_seconds
-            spent.append(self.ranks.from_first(share))
-        return max(spent)
-
-    def _evaluation_due(self, fraction: float, last: bool) -> bool:
-        if last:
-            return True
+    def evaluation_due(self, fraction: float, last: bool) -> bool:
+        if self.score is None or last:
+            return self.score is not None
         if self.config.evaluate_every is not None:
             return self.at.step % self.config.evaluate_every == 0
         # The tiny term keeps 0.3 * 10 from counting as 2.
         return math.floor(fraction * self.config.evaluations + 1e-9) > self.at.evaluations
 
-    def _training_row(
-        self, loss: Tensor, values: dict[str, Tensor], fraction: float
-    ) -> dict[str, float]:
-        mean = float(loss)
-        if not math.isfinite(mean):
-            raise ValueError(
-                f"the loss became {mean} at step {self.at.step}; lower lr or grad_clip "
-                "(saved checkpoints are from before)"
-            )
-        return {
-            "loss": mean,
-            **{name: float(value) for name, value in values.items() if name != "loss"},
-            "lr": learning_rate(self.config, self.at.step, fraction),
-            "cpu_seconds": self.at.seconds,
-        }
-
-    def _validate(self) -> dict[str, float]:
-        assert self.held is not None
-        assert isinstance(self.model, Trainable)
-        n_rows = min(len(self.held), self.config.validate_samples)
-        rows = torch.linspace(0, len(self.held) - 1, n_rows).round().long().to(self.ranks.device)
-        generator = torch.Generator(self.ranks.device).manual_seed(self.config.seed)
-        sums: dict[str, float] = {}
-        with self._averaged(), torch.no_grad():
-            for part in rows.split(self.config.batch_size):
-                for name, value in self.model.validate(self.held.batch(part), generator).items():
-                    sums[name] = sums.get(name, 0.0) + float(value) * len(part)
-        return {f"validation/{name}": value / n_rows for name, value in sums.items()}
-
-    def _evaluate(self, evaluate: Callable[[nn.Module], float]) -> float:
-        self.at.evaluations += 1
+    def evaluate(self) -> float:
+        """The score; the best one's weights are kept, of equals the later."""
+        assert self.score is not None
+        at = self.at
+        at.evaluations += 1
         score = 0.0
         if self.ranks.first:
-            with self._averaged():
-                score = float(evaluate(self.model))
+            with self.averaged():
+                score = float(self.score(self.model))
         score = self.ranks.from_first(score)
-        if math.isfinite(score) and (self.at.best_score is None or score >= self.at.best_score):
-            self.at.best_score, self.at.best_step = score, self.at.step
-            self._checkpoint("best", score)
+        if math.isfinite(score) and (at.best_score is None or score >= at.best_score):
+            at.best_score, at.best_step = score, at.step
+            if self.ranks.first:
+                self._write("best", score)
         return score
 
-    def _averaged(self) -> "_Averaged":
-        return _Averaged(self.model, self.ema)
+    def checkpoint(self) -> None:
+        self._write("last", self.at.best_score if self.at.best_step == self.at.step else None)
 
-    def _checkpoint(self, name: str, score: float | None) -> None:
-        if not self.ranks.first:
-            return
+    def _write(self, name: str, score: float | None) -> None:
         training = {
             "step": self.at.step,
             "score": score,
             "cpu_seconds": self.at.seconds,
-            "device": self.ranks.device.type,
+            "device": self.device.type,
             "episodes": self.demos.n_episodes,
             "rows": len(self.demos),
             "data": self.demos.meta,
             "train": asdict(self.config),
         }
-        with self._averaged():
+        with self.averaged():
             self.save(self.model, self.out / name, training)
 
-    def _save_all(self) -> None:
-        self._checkpoint("last", self.at.best_score if self.at.best_step == self.at.step else None)
-        tensors = training_tensors(self.model, self.optimizer, self.ema)
+    def more_state(self) -> dict[str, Tensor]:
+        """Random states of all processes: losses draw from them."""
         states = {"torch": torch.get_rng_state(), "generator": self.generator.get_state()}
-        if self.ranks.device.type == "cuda":
-            states["cuda"] = torch.cuda.get_rng_state(self.ranks.device)
-        for name, state in states.items():
-            for rank, found in enumerate(self.ranks.gather(state)):
-                tensors[f"rng/{name}/{rank}"] = found
-        if self.ranks.first:
-            write_state(self.out / STATE_FILE, tensors, {"at": asdict(self.at), **self.identity})
+        if self.device.type == "cuda":
+            states["cuda"] = torch.cuda.get_rng_state(self.device)
+        return {
+            f"rng/{name}/{rank}": found
+            for name, state in states.items()
+            for rank, found in enumerate(self.ranks.gather(state))
+        }
 
-    def _restore(self, tensors: dict[str, Tensor], values: dict[str, Any]) -> None:
-        for key, expected in self.identity.items():
-            found = values.get(key)
-            if found != expected:
-                raise ValueError(
-                    f"{self.out} holds a run with other {key}{_difference(found, expected)}; "
-                    "use another folder, or start afresh (--fresh, resume=False)"
-                )
-        restore_training(tensors, self.model, self.optimizer, self.ema)
-        try:
-            self.at = _Progress(**values["at"])
-            rank = self.ranks.rank
-            torch.set_rng_state(tensors[f"rng/torch/{rank}"])
-            self.generator.set_state(tensors[f"rng/generator/{rank}"])
-            if self.ranks.device.type == "cuda" and f"rng/cuda/{rank}" in tensors:
-                torch.cuda.set_rng_state(tensors[f"rng/cuda/{rank}"], self.ranks.device)
-        except (KeyError, TypeError, RuntimeError) as error:
-            raise CheckpointError(f"{self.out / STATE_FILE}: incomplete: {error}") from None
-
-
-class _Averaged:
-    """Evaluation mode with averaged weights; torch's random numbers are put back."""
-
-    def __init__(self, model: nn.Module, ema: Ema | None) -> None:
-        self._model = model
-        self._swap = None if ema is None else ema.applied()
-
-    def __enter__(self) -> None:
-        self._fork = torch.random.fork_rng(enabled=True)
-        self._fork.__enter__()
-        self._training = self._model.training
-        self._model.eval()
-        if self._swap is not None:
-            self._swap.__enter__()
-
-    def __exit__(self, *error: Any) -> None:
-        if self._swap is not None:
-            self._swap.__exit__(*error)
-        self._model.train(self._training)
-        self._fork.__exit__(*error)
+    def restore_more(self, tensors: Mapping[str, Tensor]) -> None:
+        rank = self.ranks.rank
+        torch.set_rng_state(tensors[f"rng/torch/{rank}"])
+        self.generator.set_state(tensors[f"rng/generator/{rank}"])
+        if self.device.type == "cuda" and f"rng/cuda/{rank}" in tensors:
+            torch.cuda.set_rng_state(tensors[f"rng/cuda/{rank}"], self.device)
 
 
 def _window_sizes(model: nn.Module) -> tuple[int, int]:
@@ -426,17 +243,6 @@ def _fingerprint(demos: Demonstrations) -> str:
         # Some hundred rows tell data sets apart; all pixels would take seconds.
         digest.update(np.ascontiguousarray(value[:: max(1, len(value) // 256)]).tobytes())
     return digest.hexdigest()
-
-
-def _difference(found: Any, expected: Any) -> str:
-    if not isinstance(found, dict) or not isinstance(expected, dict):
-        return f" ({found}, now {expected})"
-    changed = [
-        f"{key} {found.get(key)!r}, now {expected.get(key)!r}"
-        for key in {**found, **expected}
-        if found.get(key) != expected.get(key)
-    ]
-    return f" ({'; '.join(changed[:4])})"
 
 
 def _save_tensors(model: nn.Module, folder: Path, training: dict[str, Any]) -> None:

@@ -1,7 +1,7 @@
 """The processes of a distributed training, as `torchrun` starts them."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -44,6 +44,19 @@ class Ranks:
         box = torch.tensor([value], dtype=torch.float64)
         dist.broadcast(box, src=0)
         return float(box)
+
+    def average(self, tensors: Iterable[Tensor]) -> None:
+        """Put the means over all processes in place of each one's tensors."""
+        if self.world > 1:
+            for tensor in tensors:
+                dist.all_reduce(tensor)
+                tensor /= self.world
+
+    def broadcast(self, tensors: Iterable[Tensor]) -> None:
+        """Put the first process's tensors in place of each one's."""
+        if self.world > 1:
+            for tensor in tensors:
+                dist.broadcast(tensor, src=0)
 
 
 def pick_device(name: str) -> torch.device:

@@ -8,7 +8,7 @@ import math
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Generic, TypeVar
@@ -21,14 +21,17 @@ from learning.checkpoint import CheckpointError
 from learning.ema import Ema
 from learning.flat import FlatParameters
 from learning.precision import has_bfloat16
-from learning.ranks import pick_device
+from learning.ranks import Ranks, pick_device
 from learning.train_config import TrainConfig, learning_rate
 from learning.train_log import TrainLog
 from learning.train_state import read_state, restore_training, training_tensors, write_state
 
 STATE_FILE = "train_state.safetensors"
 # These change how a run is watched or where it computes, not what it is.
-_FREE_ON_RESUME = ("log_every", "save_every", "validate_every", "threads", "device", "tensorboard")
+_FREE_ON_RESUME = {
+    *("log_every", "save_every", "validate_every", "tensorboard"),
+    *("threads", "device", "workers"),
+}
 
 C = TypeVar("C", bound=TrainConfig)
 
@@ -63,12 +66,18 @@ class Progress:
         seconds: CPU-seconds of steps (wall seconds on a GPU).
         stage: of a schedule; -1 before the first step.
         finished: whether the budget is spent.
+        evaluations: scores taken.
+        best_score: the highest; None before the first.
+        best_step: of the best score.
     """
 
     step: int = 0
     seconds: float = 0.0
     stage: int = -1
     finished: bool = False
+    evaluations: int = 0
+    best_score: float | None = None
+    best_step: int | None = None
 
 
 class Run(ABC, Generic[C]):
@@ -78,6 +87,7 @@ class Run(ABC, Generic[C]):
         model: on its device, trained in place.
         config: how to train.
         out: folder of the run.
+        ranks: this process among those of the training; the first one writes and is scored.
         device: where it computes.
         precision: of autocast.
         at: how far it is.
@@ -90,6 +100,10 @@ class Run(ABC, Generic[C]):
         out: Path,
         identity: Mapping[str, Any],
         precision: str = "auto",
+        *,
+        ranks: Ranks | None = None,
+        learned: nn.Module | None = None,
+        betas: tuple[float, float] = (0.9, 0.999),
     ) -> None:
         """Move the model to its device and lay out its parameters.
 
@@ -101,12 +115,18 @@ class Run(ABC, Generic[C]):
                 other ones, another model or another configuration is not taken up.
             precision: `float32`, `bfloat16` or `auto`, which takes bfloat16 where the device
                 multiplies it in hardware.
+            ranks: this process among others; None for a training in one.
+            learned: the part of the model that learns; None for all of it.
+            betas: of AdamW.
         """
         self.model, self.config, self.out = model, config, out
-        self.device = device = pick_device(config.device)
+        self.ranks = ranks or Ranks(0, 1, pick_device(config.device))
+        self.device = device = self.ranks.device
         model.to(device)
-        self.parameters = FlatParameters(model, matrices_apart=config.weight_decay > 0)
-        self.optimizer = FlatAdamW(self.parameters, config.weight_decay)
+        self.parameters = FlatParameters(
+            model if learned is None else learned, matrices_apart=config.weight_decay > 0
+        )
+        self.optimizer = FlatAdamW(self.parameters, config.weight_decay, betas)
         self.ema = None if config.ema_decay is None else Ema(self.parameters, config.ema_decay)
         bfloat16 = precision == "bfloat16" or (precision == "auto" and has_bfloat16(device))
         self.precision = torch.bfloat16 if bfloat16 else torch.float32
@@ -132,17 +152,41 @@ class Run(ABC, Generic[C]):
 
     @abstractmethod
     def validate(self) -> dict[str, float]:
-        """Held-out numbers to log, of the averaged weights."""
+        """Held-out numbers to log, of the averaged weights; in the first process alone."""
 
     @abstractmethod
     def checkpoint(self) -> None:
-        """Write `out/last`, of the averaged weights."""
+        """Write `out/last`, of the averaged weights; in the first process alone."""
 
     def renew_norms(self) -> None:
         """Put statistics of batch normalisation right for the present weights, if there are any."""
 
+    def evaluation_due(self, fraction: float, last: bool) -> bool:
+        """Whether `evaluate` is called after a step; in all processes alike.
+
+        Args:
+            fraction: share of the budget that is spent.
+            last: whether that is all of it.
+        """
+        return False
+
+    def evaluate(self) -> float:
+        """Score that chooses a checkpoint; in all processes alike."""
+        raise NotImplementedError
+
+    def more_state(self) -> dict[str, Tensor]:
+        """What a step changes beside model, optimiser and average; in all processes alike."""
+        return {}
+
+    def restore_more(self, tensors: Mapping[str, Tensor]) -> None:
+        """Put back what `more_state` gave, found among all tensors of the state.
+
+        Raises:
+            KeyError: if something is absent.
+        """
+
     def start(self, resume: bool) -> None:
-        """Begin afresh, or take up the state found in the folder.
+        """Begin afresh, or take up the state found in the folder; all processes alike.
 
         Raises:
             ValueError: if the state is another run's.
@@ -151,8 +195,12 @@ class Run(ABC, Generic[C]):
         state = self.out / STATE_FILE
         if resume and state.is_file():
             self._restore(*read_state(state))
-        else:
+        elif self.ranks.first:
             state.unlink(missing_ok=True)
+        if self.ranks.world > 1:
+            self.ranks.broadcast(self.model.state_dict().values())
+            if self.ema is not None and self.at.step == 0:  # it began at other weights
+                self.ema.restart()
 
     def train(self, progress: bool | None) -> list[dict[str, Any]]:
         """Train to the end of the budget; the model keeps the averaged weights.
@@ -163,7 +211,7 @@ class Run(ABC, Generic[C]):
         Returns:
             rows of `metrics.jsonl`.
         """
-        log = TrainLog(self.out, self.at.step, True, self.config.tensorboard, progress)
+        log = TrainLog(self.out, self.at.step, self.ranks.first, self.config.tensorboard, progress)
         with log:
             if not self.at.finished:
                 self._loop(log)
@@ -177,6 +225,7 @@ class Run(ABC, Generic[C]):
         """Move the weights against the gradient of a loss, and the average towards them."""
         self.parameters.zero_grad()
         loss.backward()
+        self.ranks.average(self.parameters.grads)
         if self.config.grad_clip is not None:
             self.parameters.clip_grad(self.config.grad_clip)
         self.optimizer.step(learning_rate(self.config, self.at.step, fraction))
@@ -190,18 +239,23 @@ class Run(ABC, Generic[C]):
 
     @contextmanager
     def averaged(self) -> Iterator[None]:
-        """The averaged weights, with statistics of their own, inside the block."""
-        if self.ema is None:
-            yield
-            return
-        before = [(buffer, buffer.clone()) for buffer in self.model.buffers()]
-        with self.ema.applied():
-            self.renew_norms()
+        """Evaluation mode, with the averaged weights and statistics of their own, inside the block.
+
+        Torch's random numbers are afterwards as before.
+        """
+        model, training = self.model, self.model.training
+        before = [(buffer, buffer.clone()) for buffer in model.buffers()]
+        with torch.random.fork_rng(), nullcontext() if self.ema is None else self.ema.applied():
+            model.eval()
+            if self.ema is not None:
+                self.renew_norms()
             try:
                 yield
             finally:
-                for buffer, old in before:
-                    buffer.copy_(old)
+                with torch.no_grad():
+                    for buffer, old in before:
+                        buffer.copy_(old)
+        model.train(training)
 
     def facts(self) -> dict[str, Any]:
         """How the training went, for a checkpoint."""
@@ -216,31 +270,30 @@ class Run(ABC, Generic[C]):
     def _loop(self, log: TrainLog) -> None:
         config, at = self.config, self.at
         began, fraction = self._clock(), self._fraction(0.0)
-        totals: dict[str, Tensor] = {}
-        n_summed = 0
+        means = _Means()
         self.model.train()
         while fraction < 1:
-            for name, value in self.step(fraction).items():
-                totals[name] = totals[name] + value if name in totals else value
-            n_summed += 1
+            means.add(self.step(fraction))
             at.step += 1
             fraction = self._fraction(self._clock() - began)
             at.finished = fraction >= 1
             logging = at.finished or at.step % config.log_every == 0
             validating = at.finished or at.step % config.validate_every == 0
-            saving = at.finished or at.step % config.save_every == 0
+            evaluating = self.evaluation_due(fraction, at.finished)
+            saving = at.finished or at.step % config.save_every == 0 or evaluating
             if not (logging or validating or saving):
                 continue
             at.seconds += self._clock() - began
-            self._check_loss(float(totals["loss"]))
+            self._check(means)
             row: dict[str, float] = {}
             if logging:
-                row = {name: float(value) / n_summed for name, value in totals.items()}
+                row = means.take()
                 row["lr"] = learning_rate(config, at.step, fraction)
                 row["cpu_seconds"] = at.seconds
-                totals, n_summed = {}, 0
-            if validating:
+            if validating and self.ranks.first:
                 row |= self.validate()
+            if evaluating:
+                row["score"] = self.evaluate()
             if row:
                 log.row(at.step, min(fraction, 1.0), row)
             if saving:
@@ -254,30 +307,73 @@ class Run(ABC, Generic[C]):
         if self.config.steps is not None:
             spent.append(self.at.step / self.config.steps)
         if self.config.cpu_seconds is not None:
-            spent.append((self.at.seconds + running) / self.config.cpu_seconds)
+            share = (self.at.seconds + running) / self.config.cpu_seconds
+            spent.append(self.ranks.from_first(share))
         return max(spent)
 
-    def _check_loss(self, total: float) -> None:
+    def _check(self, means: "_Means") -> None:
+        total = float(means.totals["loss"]) if means.totals else 0.0
         if not math.isfinite(total):
             raise ValueError(
                 f"the loss became {total} by step {self.at.step}; lower lr or grad_clip "
                 "(saved checkpoints are from before)"
             )
+        if not self.parameters.intact():
+            raise ValueError(
+                f"the loss of {type(self.model).__name__} must not touch the parameters' "
+                "gradients; leave zero_grad to the loop"
+            )
 
     def _save(self) -> None:
-        self.checkpoint()
-        tensors = training_tensors(self.model, self.optimizer, self.ema)
-        write_state(self.out / STATE_FILE, tensors, {"at": asdict(self.at), **self._identity})
+        if self.ranks.first:
+            self.checkpoint()
+        tensors = training_tensors(self.model, self.optimizer, self.ema) | self.more_state()
+        if self.ranks.first:
+            write_state(self.out / STATE_FILE, tensors, {"at": asdict(self.at), **self._identity})
 
     def _restore(self, tensors: dict[str, Tensor], values: dict[str, Any]) -> None:
         for key, expected in self._identity.items():
-            if values.get(key) != expected:
+            found = values.get(key)
+            if found != expected:
                 raise ValueError(
-                    f"{self.out} holds a run with other {key}; use another folder, or start afresh "
-                    "(--fresh, resume=False)"
+                    f"{self.out} holds a run with other {key}{_difference(found, expected)}; "
+                    "use another folder, or start afresh (--fresh, resume=False)"
                 )
         restore_training(tensors, self.model, self.optimizer, self.ema)
         try:
             self.at = Progress(**values["at"])
-        except (KeyError, TypeError) as error:
+            self.restore_more(tensors)
+        except (KeyError, TypeError, RuntimeError) as error:
             raise CheckpointError(f"{self.out / STATE_FILE}: incomplete: {error}") from None
+
+
+class _Means:
+    """Means of named scalars over the steps that have them."""
+
+    def __init__(self) -> None:
+        self.totals: dict[str, Tensor] = {}
+        self._counts: dict[str, int] = {}
+
+    def add(self, values: Mapping[str, Tensor]) -> None:
+        for name, value in values.items():
+            self.totals[name] = self.totals[name] + value if name in self.totals else value
+            self._counts[name] = self._counts.get(name, 0) + 1
+
+    def take(self) -> dict[str, float]:
+        found = {name: float(total) / self._counts[name] for name, total in self.totals.items()}
+        self.totals, self._counts = {}, {}
+        return found
+
+
+def _difference(found: Any, expected: Any) -> str:
+    """What differs, where a line can say it."""
+    if isinstance(found, dict) and isinstance(expected, dict):
+        changed = [
+            f"{key} {found.get(key)!r}, now {expected.get(key)!r}"
+            for key in {**found, **expected}
+            if found.get(key) != expected.get(key)
+        ]
+        return f" ({'; '.join(changed[:4])})"
+    if isinstance(expected, list) or isinstance(found, dict | list):
+        return ""
+    return f" ({found}, now {expected})"

@@ -14,7 +14,6 @@ from typing import Any
 
 import numpy as np
 import torch
-import torch.distributed as dist
 from torch import Tensor
 
 from learning.checkpoint import CheckpointError, read_checkpoint
@@ -22,8 +21,6 @@ from learning.grid_sequence import GridSequence
 from learning.loop import TrainResult
 from learning.ranks import Ranks, joined
 from learning.run import Run, isolated
-from learning.train_config import learning_rate
-from learning.train_log import TrainLog
 from world_models.metnet2.examples import Example, Examples, batch_seeds, stacked
 from world_models.metnet2.losses import cross_entropy, mean_crps
 from world_models.metnet2.model import MetNet2, middle, save_forecaster
@@ -113,8 +110,8 @@ class _Run(Run[ForecastTrainConfig]):
             "held_out": event_facts(held_part.events) if held_part else [],
             "network": model.config.to_dict(),
         }
-        super().__init__(model, config, out, identity, config.precision)
-        self.ranks, self.save_model = ranks, save
+        super().__init__(model, config, out, identity, config.precision, ranks=ranks)
+        self.save_model = save
         self.train_part, self.held_part = train_part, held_part
         self.best: float | None = None
         self.held: list[Example] = []
@@ -125,27 +122,9 @@ class _Run(Run[ForecastTrainConfig]):
             self.held = held_part.fixed(config.validation_crops, leads, config)
 
     def start(self, resume: bool) -> None:
-        """Begin afresh or go on; all processes with the weights of the first."""
         super().start(resume)
         if self.at.step:
             self.best = _score_of(self.out / "best")
-        if self.ranks.world > 1:
-            for tensor in self.model.state_dict().values():
-                dist.broadcast(tensor, src=0)
-            if self.ema is not None and self.at.step == 0:
-                for average, live in zip(self.ema.tensors, self.parameters.tensors, strict=True):
-                    average.copy_(live.detach())
-
-    def train(self, progress: bool | None) -> list[dict[str, Any]]:
-        """Train to the end of the budget; one process writes."""
-        log = TrainLog(self.out, self.at.step, self.ranks.first, self.config.tensorboard, progress)
-        with log:
-            if not self.at.finished:
-                self._loop(log)
-        if self.ema is not None:
-            self.parameters.attach([average.clone() for average in self.ema.tensors])
-        self.model.eval()
-        return log.history
 
     def step(self, fraction: float) -> dict[str, Tensor]:
         """Go down the loss of a few places and moments."""
@@ -186,27 +165,11 @@ class _Run(Run[ForecastTrainConfig]):
             "crps": mean_crps(picked, observed, edges),
         }
 
-    def descend(self, loss: Tensor, fraction: float) -> None:
-        """As `Run.descend`, the gradients averaged over the processes."""
-        if self.ranks.world == 1:
-            super().descend(loss, fraction)
-            return
-        self.parameters.zero_grad()
-        (loss / self.ranks.world).backward()
-        for grad in self.parameters.grads:
-            dist.all_reduce(grad)
-        if self.config.grad_clip is not None:
-            self.parameters.clip_grad(self.config.grad_clip)
-        self.optimizer.step(learning_rate(self.config, self.at.step, fraction))
-        if self.ema is not None:
-            self.ema.update(self.at.step)
-
     def validate(self) -> dict[str, float]:
         """CRPS of the averaged weights by lead time, and over them; keeps the best."""
         if not self.held:
             return {}
         with self.averaged(), torch.no_grad():
-            self.model.eval()
             row = held_out_crps(self.model, self.held)
             if self.best is None or row[SCORE] < self.best:
                 self.best = row[SCORE]
@@ -229,13 +192,6 @@ class _Run(Run[ForecastTrainConfig]):
 
     def _moves(self, moves: Tensor) -> Tensor | None:
         return None if self.model.config.coordinates == "eulerian" else moves
-
-    def _fraction(self, running: float) -> float:
-        return self.ranks.from_first(super()._fraction(running))
-
-    def _save(self) -> None:
-        if self.ranks.first:
-            super()._save()
 
 
 def held_out_crps(model: MetNet2, held: Sequence[Example]) -> dict[str, float]:

@@ -4,28 +4,21 @@
 Every step is a function of the seed and its number, so a resumed training goes on bit by bit.
 """
 
-import math
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
-import torch.distributed as dist
 from torch import Tensor, nn
 
 from learning.adamw import FlatAdamW
-from learning.checkpoint import CheckpointError
-from learning.ema import Ema
 from learning.flat import FlatParameters
 from learning.loop import TrainResult
-from learning.precision import has_bfloat16
 from learning.ranks import Ranks, joined
+from learning.run import Run, isolated
 from learning.train_config import learning_rate
-from learning.train_log import TrainLog
-from learning.train_state import read_state, restore_training, training_tensors, write_state
+from learning.train_state import restore_training, training_tensors
 from world_models.pathdreamer.batches import (
     Echoes,
     Example,
@@ -53,9 +46,10 @@ from world_models.pathdreamer.rollouts import roll_out
 from world_models.pathdreamer.scores import validate
 from world_models.pathdreamer.train_config import SUMMARY_ECHO, DreamTrainConfig
 
-STATE_FILE = "train_state.safetensors"
-# These change how a run is watched or where it computes, not what it is.
-_FREE_ON_RESUME = ("log_every", "save_every", "validate_every", "threads", "device", "workers")
+_ADVERSARIAL_BETAS = (0.5, 0.999)
+"""The second half of an adversarial game moves its target: less momentum (as in SE3DS)."""
+_JUDGE = "discriminator/"
+"""Before the names of the discriminator's tensors in a saved state."""
 
 SaveFunction = Callable[[Pathdreamer, Path, dict[str, Any]], None]
 
@@ -106,167 +100,84 @@ def train_pathdreamer(
         return train_pathdreamer(
             model, data, then, out, make_guidance, resume, save=save, progress=progress
         )
-    threads = torch.get_num_threads()
-    torch.set_num_threads(config.threads)
-    try:
-        with joined(config.device) as ranks:
-            run = _Run(model, data, config, Path(out), make_guidance, ranks, save)
-            run.start(resume)
-            return run.finish(progress)
-    finally:
-        torch.set_num_threads(threads)
+    with isolated(config.threads), joined(config.device) as ranks:
+        run = _Run(model, data, config, Path(out), make_guidance, ranks, save)
+        run.start(resume)
+        history = run.train(progress)
+    return TrainResult(run.at.step, None, run.at.seconds, history, run.out / "last")
 
 
-@dataclass
-class _Progress:
-    """The numbers that a run carries from step to step."""
+class _Judge:
+    """The discriminator on its way, with parameters and an optimiser of its own."""
 
-    step: int = 0
-    seconds: float = 0.0
-    finished: bool = False
-
-
-class _Learner:
-    """A module's flat parameters with their optimiser."""
-
-    def __init__(self, module: nn.Module, decay: float, config: DreamTrainConfig) -> None:
+    def __init__(self, module: Discriminator) -> None:
         self.module = module
-        self.parameters = FlatParameters(module, matrices_apart=decay > 0)
-        # The second half of an adversarial game moves its target: less momentum (as in SE3DS).
-        betas = (0.5, 0.999) if config.adversarial else (0.9, 0.999)
-        self.optimizer = FlatAdamW(self.parameters, decay, betas)
-        self.grad_clip = config.grad_clip
+        self.parameters = FlatParameters(module, matrices_apart=False)
+        self.optimizer = FlatAdamW(self.parameters, 0.0, _ADVERSARIAL_BETAS)
 
-    def step(self, loss: Tensor, lr: float, world: int) -> None:
+    def descend(self, loss: Tensor, lr: float, grad_clip: float | None, ranks: Ranks) -> None:
         """Go down a loss, whose gradients are averaged over the processes."""
         self.parameters.zero_grad()
         loss.backward()
-        if world > 1:
-            for grad in self.parameters.grads:
-                dist.all_reduce(grad)
-                grad /= world
-        if self.grad_clip is not None:
-            self.parameters.clip_grad(self.grad_clip)
+        ranks.average(self.parameters.grads)
+        if grad_clip is not None:
+            self.parameters.clip_grad(grad_clip)
         self.optimizer.step(lr)
 
 
-@dataclass
-class _Run:
+class _Run(Run[DreamTrainConfig]):
     model: Pathdreamer
-    data: PanoramaSet
-    config: DreamTrainConfig
-    out: Path
-    make_guidance: MakeGuidance
-    ranks: Ranks
-    save: SaveFunction
-    at: _Progress = field(default_factory=_Progress)
 
-    def __post_init__(self) -> None:
-        config, device = self.config, self.ranks.device
-        self.train_part, self.held = split_houses(self.data, config.holdout)
-        counts = self.train_part.class_counts(self.model.config.n_classes)
-        self.weights = class_weights(torch.from_numpy(counts), config.losses.class_power).to(device)
-        self.model.to(device)
-        trained = _trained(self.model, config.parts)
-        self.learner = _Learner(trained, config.weight_decay, config)
-        self.ema = None
-        if config.ema_decay is not None:
-            self.ema = Ema(self.learner.parameters, config.ema_decay)
+    def __init__(
+        self,
+        model: Pathdreamer,
+        data: PanoramaSet,
+        config: DreamTrainConfig,
+        out: Path,
+        make_guidance: MakeGuidance,
+        ranks: Ranks,
+        save: SaveFunction,
+    ) -> None:
+        super().__init__(
+            model,
+            config,
+            out,
+            {"network": model.config.to_dict(), "data": fingerprint(data)},
+            config.precision,
+            ranks=ranks,
+            learned=_trained(model, config.parts),
+            betas=_ADVERSARIAL_BETAS if config.adversarial else (0.9, 0.999),
+        )
+        self.data, self.make_guidance, self.save = data, make_guidance, save
+        self.train_part, self.held = split_houses(data, config.holdout)
+        counts = self.train_part.class_counts(model.config.n_classes)
+        weights = class_weights(torch.from_numpy(counts), config.losses.class_power)
+        self.weights = weights.to(self.device)
         self.adversary = None
         if config.adversarial:
             with torch.random.fork_rng(devices=[]):
                 torch.manual_seed(config.seed)
-                self.adversary = _Learner(Discriminator(self.model.config).to(device), 0.0, config)
-        bfloat16 = config.precision == "bfloat16" or (
-            config.precision == "auto" and has_bfloat16(device)
-        )
-        self.precision = torch.bfloat16 if bfloat16 else torch.float32
-        self.clock = time.process_time if device.type == "cpu" else time.perf_counter
-        self.identity: dict[str, Any] = {
-            "config": _plain({k: v for k, v in asdict(config).items() if k not in _FREE_ON_RESUME}),
-            "model": _plain(self.model.config.to_dict()),
-            "data": fingerprint(self.data),
-        }
+                self.adversary = _Judge(Discriminator(model.config).to(self.device))
+        self.stream: Iterator[list[Example]] = iter(())
 
-    def start(self, resume: bool) -> None:
-        """Begin afresh, or take up the state found in the folder; all processes alike."""
-        self.out.mkdir(parents=True, exist_ok=True)
-        state = self.out / STATE_FILE
-        if resume and state.is_file():
-            self._restore(*read_state(state))
-        elif self.ranks.first:
-            state.unlink(missing_ok=True)
-        if self.ranks.world > 1:
-            modules = [self.model] + ([self.adversary.module] if self.adversary else [])
-            for tensor in [t for module in modules for t in module.state_dict().values()]:
-                dist.broadcast(tensor, src=0)
-            # The averages begin at the weights: take the broadcast ones.
-            if self.ema is not None and self.at.step == 0:
-                for average, live in zip(
-                    self.ema.tensors, self.learner.parameters.tensors, strict=True
-                ):
-                    average.copy_(live.detach())
-
-    def finish(self, progress: bool | None) -> TrainResult:
-        """Train to the end of the budget."""
-        log = TrainLog(self.out, self.at.step, self.ranks.first, self.config.tensorboard, progress)
-        with log:
-            if not self.at.finished:
-                self._loop(log)
-        if self.ema is not None:
-            self.learner.parameters.attach([average.clone() for average in self.ema.tensors])
-        self.model.eval()
-        return TrainResult(self.at.step, None, self.at.seconds, log.history, self.out / "last")
-
-    def _loop(self, log: TrainLog) -> None:
-        config, at = self.config, self.at
+    def train(self, progress: bool | None) -> list[dict[str, Any]]:
+        """Train to the end of the budget, on examples prepared ahead."""
+        config = self.config
         drawn = Examples(self.train_part, self.make_guidance, config.walks, config.seed)
         examples = Echoes(drawn, SUMMARY_ECHO) if "summary" in config.parts else drawn
-        stream = batches(
+        self.stream = batches(
             examples,
             config.batch_size,
-            at.step,
+            self.at.step,
             self.ranks.rank,
             self.ranks.world,
             config.workers,
         )
-        self.model.train()
-        began, fraction = self.clock(), self._fraction(0.0)
-        summed: dict[str, Tensor] = {}
-        n_summed = 0
-        while fraction < 1:
-            for name, value in self._step(stream, fraction).items():
-                summed[name] = summed.get(name, torch.zeros_like(value)) + value
-            n_summed += 1
-            at.step += 1
-            fraction = self._fraction(self.clock() - began)
-            last = fraction >= 1
-            logging = last or at.step % config.log_every == 0
-            scored = self.held is not None and "summary" not in config.parts
-            validating = scored and (last or at.step % config.validate_every == 0)
-            saving = last or at.step % config.save_every == 0
-            if not (logging or validating or saving):
-                continue
-            at.seconds += self.clock() - began
-            row: dict[str, float] = {}
-            if logging:
-                row |= self._row(
-                    {name: float(v) / n_summed for name, v in summed.items()}, fraction
-                )
-                summed, n_summed = {}, 0
-            if validating and self.ranks.first:
-                row |= self._validate()
-            if row:
-                log.row(at.step, min(fraction, 1.0), row)
-            if saving:
-                at.finished = last
-                self._save_all()
-            self.model.train()
-            began = self.clock()
+        return super().train(progress)
 
-    def _step(self, stream: Iterator[list[Example]], fraction: float) -> dict[str, Tensor]:
-        config, step, device = self.config, self.at.step, self.ranks.device
-        examples = next(stream)
+    def step(self, fraction: float) -> dict[str, Tensor]:
+        config, step, device = self.config, self.at.step, self.device
+        examples = next(self.stream)
         found = [example.guidance for example in examples]
         generator = torch.Generator().manual_seed((config.seed * 1_000_003 + step) % 2**63)
         noise = self._noise(generator)
@@ -281,25 +192,23 @@ class _Run:
                 ]
         guidance = stack_guidance(found).to(device)
         truth = stack_truth([example.targets[-1] for example in examples]).to(device)
-        lr = learning_rate(config, step, fraction)
-        with self._autocast():
+        with self.autocast():
             if "summary" in config.parts:
                 rooms = [example.room for example in examples]
                 loss, values = self._summary_losses(guidance, truth, rooms)
                 painted = None
             else:
                 loss, values, painted = self._losses(guidance, truth, noise, fraction)
-        self.learner.step(loss, lr, self.ranks.world)
-        if self.ema is not None:
-            self.ema.update(step)
+        self.descend(loss, fraction)
         if self.adversary is not None and painted is not None and self._adversarial(fraction):
             judge = self.adversary.module.train()
-            with self._autocast():
+            with self.autocast():
                 against = discriminator_loss(
                     judge(truth.rgb, truth.semantic, truth.depth),
                     judge(painted.detach().clamp(0, 1), truth.semantic, truth.depth),
                 )
-            self.adversary.step(against, lr * config.discriminator_lr, self.ranks.world)
+            lr = learning_rate(config, step, fraction) * config.discriminator_lr
+            self.adversary.descend(against, lr, config.grad_clip, self.ranks)
             values["discriminator"] = against.detach()
         return {"loss": loss.detach(), **values}
 
@@ -316,9 +225,7 @@ class _Run:
             return shown, values
         known = self.model.config.rooms
         labels = [known.index(room) if room in known else -1 for room in rooms]
-        named = room_loss(
-            summary.rooms(vector).float(), torch.tensor(labels, device=self.ranks.device)
-        )
+        named = room_loss(summary.rooms(vector).float(), torch.tensor(labels, device=self.device))
         values["room"] = named.detach()
         return shown + self.config.losses.room * named, values
 
@@ -327,7 +234,7 @@ class _Run:
     ) -> tuple[Tensor, dict[str, Tensor], Tensor | None]:
         """Loss of the generators, its parts, and the painted pictures."""
         weights, model = self.config.losses, self.model
-        total = torch.zeros((), device=self.ranks.device)
+        total = torch.zeros((), device=self.device)
         values: dict[str, Tensor] = {}
         painted = None
         if "structure" in self.config.parts:
@@ -375,40 +282,10 @@ class _Run:
         whole = self.model.noise(self.config.batch_size, self.data.size, generator)
         return whole.chunk(self.ranks.world)[self.ranks.rank]
 
-    def _autocast(self) -> AbstractContextManager[Any]:
-        return torch.autocast(
-            self.ranks.device.type, self.precision, enabled=self.precision != torch.float32
-        )
-
-    def _fraction(self, running: float) -> float:
-        """Share of the budget spent, given the seconds since the clock was last read."""
-        spent = []
-        if self.config.steps is not None:
-            spent.append(self.at.step / self.config.steps)
-        if self.config.cpu_seconds is not None:
-            share = (self.at.seconds + running) / self.config.cpu_seconds
-            spent.append(self.ranks.from_first(share))
-        return max(spent)
-
-    def _row(self, means: Mapping[str, float], fraction: float) -> dict[str, float]:
-        if not math.isfinite(means["loss"]):
-            raise ValueError(
-                f"the loss became {means['loss']} by step {self.at.step}; lower lr or grad_clip "
-                "(saved checkpoints are from before)"
-            )
-        return {
-            **means,
-            "lr": learning_rate(self.config, self.at.step, fraction),
-            "cpu_seconds": self.at.seconds,
-        }
-
-    def _averaged(self) -> AbstractContextManager[None]:
-        return nullcontext() if self.ema is None else self.ema.applied()
-
-    def _validate(self) -> dict[str, float]:
-        assert self.held is not None
-        self.model.eval()
-        with self._averaged(), self._autocast():
+    def validate(self) -> dict[str, float]:
+        if self.held is None or "summary" in self.config.parts:
+            return {}
+        with self.averaged(), self.autocast():
             found = validate(
                 self.model,
                 self.held,
@@ -420,47 +297,30 @@ class _Run:
             )
         return {f"validation/{name}": value for name, value in found.items()}
 
-    def _save_all(self) -> None:
-        if not self.ranks.first:
-            return
+    def checkpoint(self) -> None:
         training = {
-            "step": self.at.step,
-            "cpu_seconds": self.at.seconds,
-            "device": self.ranks.device.type,
-            "precision": str(self.precision).removeprefix("torch."),
+            **self.facts(),
             "houses": len(self.train_part.houses),
             "panoramas": len(self.data),
             "size": list(self.data.size),
-            "train": asdict(self.config),
         }
-        with self._averaged():
+        with self.averaged():
             self.save(self.model, self.out / "last", training)
-        tensors = training_tensors(self.model, self.learner.optimizer, self.ema)
-        if self.adversary is not None:
-            own = training_tensors(self.adversary.module, self.adversary.optimizer, None)
-            tensors |= {f"discriminator/{name}": value for name, value in own.items()}
-        write_state(self.out / STATE_FILE, tensors, {"at": asdict(self.at), **self.identity})
 
-    def _restore(self, tensors: dict[str, Tensor], values: dict[str, Any]) -> None:
-        for key, expected in self.identity.items():
-            if values.get(key) != expected:
-                raise ValueError(
-                    f"{self.out} holds a run with other {key}; use another folder, or start afresh "
-                    "(--fresh, resume=False)"
-                )
-        restore_training(tensors, self.model, self.learner.optimizer, self.ema)
+    def more_state(self) -> dict[str, Tensor]:
+        if self.adversary is None:
+            return {}
+        own = training_tensors(self.adversary.module, self.adversary.optimizer, None)
+        return {f"{_JUDGE}{name}": value for name, value in own.items()}
+
+    def restore_more(self, tensors: Mapping[str, Tensor]) -> None:
         if self.adversary is not None:
-            prefix = "discriminator/"
             own = {
-                name.removeprefix(prefix): tensor
+                name.removeprefix(_JUDGE): tensor
                 for name, tensor in tensors.items()
-                if name.startswith(prefix)
+                if name.startswith(_JUDGE)
             }
             restore_training(own, self.adversary.module, self.adversary.optimizer, None)
-        try:
-            self.at = _Progress(**values["at"])
-        except (KeyError, TypeError) as error:
-            raise CheckpointError(f"{self.out / STATE_FILE}: incomplete: {error}") from None
 
 
 def _trained(model: Pathdreamer, parts: Sequence[str]) -> nn.ModuleDict:
@@ -481,12 +341,3 @@ def _trained(model: Pathdreamer, parts: Sequence[str]) -> nn.ModuleDict:
             module = nn.ModuleDict(rest)
         found[part] = module
     return nn.ModuleDict(found)
-
-
-def _plain(value: Any) -> Any:
-    """As JSON gives it back: tuples become lists."""
-    if isinstance(value, Mapping):
-        return {key: _plain(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
-    return value

@@ -1,7 +1,7 @@
 """Training of a symbolic world model on walks through known buildings, and its checkpoints."""
 
-import time
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,10 +10,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from learning.adamw import FlatAdamW
 from learning.checkpoint import load_module, save_checkpoint
-from learning.flat import FlatParameters
-from learning.train_config import TrainConfig, learning_rate
+from learning.fit import fit
+from learning.train_config import TrainConfig
 from world_models.symbolic_views import (
     Building,
     Questions,
@@ -76,30 +75,13 @@ def train_views(
         `steps`, `cpu_seconds` and `loss` (nats, mean over the last tenth of the steps).
     """
     rng = np.random.default_rng(config.seed)
-    parameters = FlatParameters(model, matrices_apart=config.weight_decay > 0)
-    optimiser = FlatAdamW(parameters, config.weight_decay)
-    losses: list[float] = []
-    start, spent = time.process_time(), 0.0
-    model.train()
-    while spent < 1.0:
-        drawn = draw_questions(buildings, config.batch_size, model.config.sources, rng)
-        parameters.zero_grad()
-        loss = views_loss(model, *drawn)
-        loss.backward()
-        if config.grad_clip is not None:
-            parameters.clip_grad(config.grad_clip)
-        optimiser.step(learning_rate(config, len(losses), spent))
-        losses.append(float(loss.detach()))
-        spent = max(
-            len(losses) / (config.steps or np.inf),
-            (time.process_time() - start) / (config.cpu_seconds or np.inf),
+
+    def draw_loss() -> Tensor:
+        return views_loss(
+            model, *draw_questions(buildings, config.batch_size, model.config.sources, rng)
         )
-    model.eval()
-    return {
-        "steps": float(len(losses)),
-        "cpu_seconds": time.process_time() - start,
-        "loss": float(np.mean(losses[-max(1, len(losses) // 10) :])),
-    }
+
+    return fit(model, draw_loss, replace(config, ema_decay=None))
 
 
 def save_views(

@@ -1,23 +1,20 @@
 """Training of a path ranker on routes that somebody walked and described."""
 
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import nn
+from torch import Tensor, nn
 
 from agents.vln.bitext import BitextConfig, BitextLoss, Translations
 from agents.vln.branches import Branches, Decision, branches, decisions
 from agents.vln.forest import plant
 from agents.vln.places import Place
 from agents.vln.ranker import PathRanker, ranking_loss
-from learning.adamw import FlatAdamW
-from learning.ema import Ema
-from learning.flat import FlatParameters
-from learning.train_config import TrainConfig, learning_rate
+from learning.fit import Progress, fit
+from learning.train_config import TrainConfig
 
 
 @dataclass(frozen=True)
@@ -152,10 +149,6 @@ def way_back(place: Place, distances: NDArray[np.float64], start: int, goal: int
     return way
 
 
-Progress = Callable[[int, float, float], None]
-"""Called with the step, the share of the budget spent and the mean loss since the last call."""
-
-
 def train_ranker(
     ranker: PathRanker,
     routes: Sequence[Route],
@@ -183,45 +176,13 @@ def train_ranker(
     drawn = Course(routes, course, config.seed)
     rng = np.random.default_rng((config.seed, 1))
     translate = BitextLoss(bitext or BitextConfig())
-    learned = ranker if translations is None else nn.ModuleList([ranker, translate])
-    parameters = FlatParameters(learned, matrices_apart=config.weight_decay > 0)
-    optimiser = FlatAdamW(parameters, config.weight_decay)
-    average = Ema(parameters, config.ema_decay or 0.0)
-    losses: list[float] = []
-    start, spent = time.process_time(), 0.0
-    ranker.train()
-    while spent < 1.0:
+
+    def draw_loss() -> Tensor:
         loss = ranking_loss(ranker, plant(drawn.draw(config.batch_size)))
         if translations is not None:
             pairs = translations.draw(translate.config.batch_size, rng)
             loss = loss + translate(ranker, pairs)
-        parameters.zero_grad()
-        loss.backward()
-        if config.grad_clip is not None:
-            parameters.clip_grad(config.grad_clip)
-        optimiser.step(learning_rate(config, len(losses), spent))
-        average.update(len(losses))
-        losses.append(float(loss.detach()))
-        spent = _spent(config, len(losses), time.process_time() - start)
-        if progress is not None and len(losses) % config.log_every == 0:
-            progress(len(losses), spent, float(np.mean(losses[-config.log_every :])))
-    with torch.no_grad():
-        for live, mean in zip(parameters.tensors, average.tensors, strict=True):
-            live.copy_(mean)
-    ranker.eval()
-    tail = losses[-max(1, len(losses) // 10) :]
-    return {
-        "steps": float(len(losses)),
-        "cpu_seconds": time.process_time() - start,
-        "loss": float(np.mean(tail)),
-    }
+        return loss
 
-
-def _spent(config: TrainConfig, steps: int, seconds: float) -> float:
-    """Share of the budget; the first of two to be spent counts."""
-    shares = [0.0]
-    if config.steps is not None:
-        shares.append(steps / config.steps)
-    if config.cpu_seconds is not None:
-        shares.append(seconds / config.cpu_seconds)
-    return max(shares)
+    learned = ranker if translations is None else nn.ModuleList([ranker, translate])
+    return fit(learned, draw_loss, config, progress)

@@ -183,13 +183,21 @@ class PixelEncoder(nn.Module):
         return out
 
 
+_FINE = 8
+"""Least pixels a side of the cells that points are looked for in."""
+_POINTS = 32
+
+
 class BackboneEncoder(nn.Module):
-    """Pixels through a network of `perception`: what it makes of the image as a whole.
+    """Pixels through a network of `perception`: what it makes of the image, and where it looks.
 
-    The pooling at its end forgets where things are, so the image gets two channels that say it.
+    What: the mean of its last map. Where: a spatial softmax over a finer one, of cells of 8 pixels
+    if it has them, since a policy that knows places from pooled features alone learns slowly. A
+    TokenLearner without fusers has no map behind it; its pooled tokens are all there is. Pooling
+    forgets places, so the image gets two channels that say them.
 
-    Source: Liu et al. 2018, "An Intriguing Failing of Convolutional Neural Networks and the
-    CoordConv Solution", section 3.
+    Sources: Levine et al. 2016, section 5.1, as of `SpatialSoftmax`; Liu et al. 2018, "An
+    Intriguing Failing of Convolutional Neural Networks and the CoordConv Solution", section 3.
 
     Args:
         name: of the network, a key of `perception.names()`.
@@ -202,21 +210,36 @@ class BackboneEncoder(nn.Module):
     def __init__(self, name: str, n_in: int) -> None:
         """Build the network, untrained, without a classifier."""
         super().__init__()
+        from perception import pyramid
         from perception.catalogue import create
 
         network: Any = create(name, n_classes=0, in_channels=n_in + 2)
         self.network = network
+        self.where: nn.Module | None = None
         self.n_out: int = network.width
+        learner = getattr(network.config, "tokens", 0) and not network.config.fuser
+        if not learner:
+            strides, widths = pyramid.levels(network, name)
+            fine = [level for level, stride in enumerate(strides) if stride >= _FINE]
+            self._level = fine[0] if fine else -1
+            self.where = nn.Sequential(nn.Conv2d(widths[self._level], _POINTS, 1), SpatialSoftmax())
+            self.n_out = widths[-1] + 2 * _POINTS
 
     def forward(self, pixels: Tensor) -> Tensor:
         """Encodes images; as `PixelEncoder` does."""
+        from perception import pyramid
+
         images = _images(pixels)
         height, width = images.shape[-2:]
         rows = torch.linspace(-1, 1, height, device=images.device)[:, None].expand(-1, width)
         columns = torch.linspace(-1, 1, width, device=images.device).expand(height, -1)
         places = torch.stack((columns, rows)).expand(len(images), -1, -1, -1)
-        out: Tensor = self.network(torch.cat((images, places), dim=1))
-        return out
+        images = torch.cat((images, places), dim=1)
+        if self.where is None:
+            out: Tensor = self.network(images)
+            return out
+        maps = pyramid.maps(self.network, images)
+        return torch.cat((maps[-1].mean(dim=(2, 3)), self.where(maps[self._level])), dim=1)
 
 
 def _images(pixels: Tensor) -> Tensor:

@@ -17,9 +17,13 @@ from torch import Tensor, nn
 from learning.batches import Batch, BatchOrder, DemoTensors, return_weights
 from learning.checkpoint import save_checkpoint
 from learning.demonstrations import Demonstrations
+from learning.progressive import reestimate_batch_norm
 from learning.ranks import Ranks, joined
 from learning.run import Run, isolated
 from learning.train_config import TrainConfig
+
+# Batches that statistics of batch normalisation are estimated from for averaged weights.
+_NORM_BATCHES = 16
 
 __all__ = ["Batch", "SaveFunction", "TrainConfig", "TrainResult", "Trainable", "train"]
 
@@ -109,6 +113,17 @@ def train(
     return TrainResult(run.at.step, run.at.best_score, run.at.seconds, history, run.out / chosen)
 
 
+class _Losses(nn.Module):
+    """A policy whose forward pass is its loss."""
+
+    def __init__(self, model: nn.Module, generator: torch.Generator) -> None:
+        super().__init__()
+        self.model, self.generator = model, generator
+
+    def forward(self, batch: Batch) -> Tensor:
+        return cast(Trainable, self.model).loss(batch, self.generator)[0]
+
+
 class _Run(Run[TrainConfig]):
     def __init__(
         self,
@@ -160,6 +175,12 @@ class _Run(Run[TrainConfig]):
                 for name, value in self.policy.validate(self.held.batch(part), generator).items():
                     sums[name] = sums.get(name, 0.0) + float(value) * len(part)
         return {f"validation/{name}": value / n_rows for name, value in sums.items()}
+
+    def renew_norms(self) -> None:
+        rows = (self.order.rows(self.at.step + k).to(self.device) for k in range(_NORM_BATCHES))
+        generator = torch.Generator(self.device).manual_seed(self.config.seed)
+        losses = _Losses(self.model, generator)
+        reestimate_batch_norm(losses, (self.data.batch(some) for some in rows))
 
     def evaluation_due(self, fraction: float, last: bool) -> bool:
         if self.score is None or last:

@@ -13,9 +13,10 @@ import bisect
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass, fields
+from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 _BatchNorm = nn.BatchNorm1d | nn.BatchNorm2d | nn.BatchNorm3d | nn.SyncBatchNorm
 Range = tuple[float, float]
@@ -203,7 +204,7 @@ def set_dropout(model: nn.Module, rate: float) -> None:
 
 
 @torch.no_grad()
-def reestimate_batch_norm(model: nn.Module, batches: Iterable[Tensor]) -> int:
+def reestimate_batch_norm(model: nn.Module, batches: Iterable[Any]) -> int:
     """Replace the running statistics of batch normalisation by those of some batches.
 
     The statistics become the plain means over the batches of each batch's means and (unbiased)

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from perception import pyramid
 from perception.catalogue import create
 from perception.catalogue import names as backbone_names
 from perception.multi_task_set import Target
@@ -67,7 +68,7 @@ class MultiTaskNet(nn.Module):
             raise ValueError("a network needs at least one task")
         self.config, self.targets = config, dict(targets)
         self.encoder: Any = create(config.backbone, n_classes=0, **config.backbone_options)
-        widths = _widths(self.encoder, config.backbone)
+        _, widths = pyramid.levels(self.encoder, config.backbone)
         self.heads = nn.ModuleDict(
             {
                 task: (_DenseHead if target.dense else _NumberHead)(
@@ -88,7 +89,7 @@ class MultiTaskNet(nn.Module):
             by task `(B, channels, H, W)`, of numbers `(B, channels)`: logits of classes and masks,
             standardised values and numbers, directions of any length.
         """
-        maps = _maps(self.encoder, images)
+        maps = pyramid.maps(self.encoder, images)
         size = images.shape[-2:]
         asked = self.heads if tasks is None else tasks
         return {task: self.heads[task](maps, size) for task in asked}
@@ -204,27 +205,6 @@ def _resized(x: Tensor, size: torch.Size) -> Tensor:
     if x.shape[-2:] == size:
         return x
     return F.interpolate(x, size=size, mode="bilinear", align_corners=False)
-
-
-def _widths(encoder: Any, name: str) -> tuple[int, ...]:
-    """Channels of what `_maps` gives, fine to coarse.
-
-    Layers that only pooled features pass are taken out: nothing would teach them.
-    """
-    if hasattr(encoder.config, "spatial"):
-        raise ValueError(f"backbone must take images, {name} takes clips")
-    if not hasattr(encoder, "pyramid"):
-        return (encoder.width,)
-    for layer in ("head", "norm", "pre_logits"):
-        if isinstance(getattr(encoder, layer, None), nn.Module):
-            setattr(encoder, layer, nn.Identity())
-    return tuple(encoder.pyramid_widths)
-
-
-def _maps(encoder: Any, images: Tensor) -> tuple[Tensor, ...]:
-    return (
-        encoder.pyramid(images) if hasattr(encoder, "pyramid") else (encoder.feature_map(images),)
-    )
 
 
 def subset(targets: Mapping[str, Target], tasks: Iterable[str]) -> dict[str, Target]:

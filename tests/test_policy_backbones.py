@@ -64,9 +64,23 @@ def test_a_code_tells_where_a_thing_is(backbone: str) -> None:
     assert (one - other).abs().max() > 1e-3 * one.abs().max()
 
 
+@pytest.mark.parametrize("backbone", ["coatnet_mini", "efficientnetv2_b0_quarter", "vit_micro"])
+def test_where_a_channel_looks_moves_with_the_picture(backbone: str) -> None:
+    torch.manual_seed(0)
+    encoder = BackboneEncoder(backbone, 3).eval()
+    image = torch.full((1, 1, 64, 64, 3), 128, dtype=torch.uint8)
+    image[0, 0, 8:24, 8:24] = 255
+    with torch.no_grad():
+        encoder.where[0].weight.mul_(1000)  # as a training would: one cell stands out
+        points = encoder(torch.cat((image, image.roll(32, 2), image.roll(32, 3))))[:, -64:]
+    x, y = points[:, :32], points[:, 32:]
+    assert (y[1] - y[0]).max() > 0.25
+    assert (x[2] - x[0]).max() > 0.25
+
+
 def test_pixels_come_in_as_for_the_small_encoder() -> None:
     """The backbone sees the frames' channels in their order, in [-1, 1], then x and y."""
-    encoder = BackboneEncoder("vit_micro", 6)
+    encoder = BackboneEncoder("vit_micro_tokenlearner", 6)  # without a map
     seen: list[torch.Tensor] = []
     encoder.network.forward = lambda images: seen.append(images) or images.mean(dim=(2, 3))  # type: ignore[method-assign]
     pixels = torch.randint(0, 256, (3, 2, 8, 16, 3), dtype=torch.uint8)

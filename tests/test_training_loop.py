@@ -17,6 +17,7 @@ from safetensors.torch import load_file
 from tiny_trainable import TinyPolicy, run, tiny_demos
 from torch import nn
 
+from learning import loop
 from learning.adamw import FlatAdamW
 from learning.batches import BatchOrder, DemoTensors
 from learning.checkpoint import CheckpointError, read_checkpoint
@@ -295,6 +296,39 @@ def test_evaluations_are_not_charged_to_the_budget(tmp_path):
     result = train(fresh(), tiny_demos(), config, tmp_path, slow)
     assert len([row for row in result.history if "score" in row]) == 2
     assert result.cpu_seconds < 0.6
+
+
+class Normalised(TinyPolicy):
+    """With batch normalisation behind the first layer."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.net.insert(1, nn.BatchNorm1d(16))
+
+
+def test_averaged_weights_have_statistics_of_their_own(tmp_path, monkeypatch):
+    errors = []
+
+    def evaluate(model):
+        layer, norm = model.net[0], model.net[1]
+        train_part, _ = tiny_demos().split(QUICK.holdout, QUICK.seed)
+        data = DemoTensors(train_part, 2, 1, torch.device("cpu"))
+        states = data.batch(torch.arange(len(data))).observations["state"].flatten(1)
+        with torch.no_grad():
+            right = layer(states).mean(0)
+        errors.append(float((norm.running_mean - right).abs().max() / right.std()))
+        return 1.0
+
+    # Half way the weights still run, and their average is far behind them.
+    # 16 batches of 12 are all 192 windows, and 32 steps two epochs.
+    config = replace(QUICK, steps=64, batch_size=12, warmup_steps=0, lr=0.3, evaluations=2)
+    for name in ("own", "live"):
+        torch.manual_seed(0)
+        train(Normalised(), tiny_demos(), config, tmp_path / name, evaluate)
+        monkeypatch.setattr(loop._Run, "renew_norms", lambda _: None)
+    own, live = errors[0], errors[2]
+    assert own < 1e-4
+    assert live > 0.1
 
 
 def test_a_loss_that_is_not_finite_stops_the_run(tmp_path):

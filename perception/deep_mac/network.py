@@ -19,6 +19,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from perception import pyramid
 from perception.catalogue import create
 from perception.catalogue import names as backbone_names
 from perception.deep_mac.boxes import (
@@ -181,7 +182,7 @@ class DeepMac(nn.Module):
                 f"sides of images must be multiples of {self.stride}, got "
                 f"{images.shape[2]} x {images.shape[3]}; pad or resize them"
             )
-        x = self.decoder(_maps(self.backbone, images))
+        x = self.decoder(pyramid.maps(self.backbone, images))
         return DeepMacMaps(*(branch(x) for branch in self.branches.values()))
 
     def peaks(self, features: DeepMacMaps, n: int = 100) -> Peaks:
@@ -388,30 +389,12 @@ def _branch(width: int, n_out: int, bias: float) -> nn.Sequential:
 
 
 def _levels(backbone: Any, name: str) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """Strides and channels of the maps that `_maps` gives, fine to coarse.
-
-    Layers of the backbone that only pooled features pass are taken out: nothing would teach them.
-    """
-    if hasattr(backbone.config, "spatial"):
-        raise ValueError(f"backbone must take images, {name} takes clips")
-    if hasattr(backbone, "pyramid"):
-        strides, widths = backbone.pyramid_strides, backbone.pyramid_widths
-        for layer in ("head", "norm", "pre_logits"):
-            if isinstance(getattr(backbone, layer, None), nn.Module):
-                setattr(backbone, layer, nn.Identity())
-    else:
-        strides, widths = (backbone.stride,), (backbone.width,)
+    strides, widths = pyramid.levels(backbone, name)
     if strides[-1] < _MAP_STRIDE or any(stride & (stride - 1) for stride in strides):
         raise ValueError(
             f"backbone must have a stride of 4, 8, 16 and so on, {name} has {strides[-1]}"
         )
     return strides, widths
-
-
-def _maps(backbone: Any, images: Tensor) -> tuple[Tensor, ...]:
-    if hasattr(backbone, "pyramid"):
-        return backbone.pyramid(images)
-    return (backbone.feature_map(images),)
 
 
 def _as_tuple(value: Any) -> Any:

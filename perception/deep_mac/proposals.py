@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from perception import pyramid
 from perception.catalogue import create
 from perception.deep_mac.boxes import (
     batched_nms,
@@ -131,11 +132,9 @@ class FeaturePyramid(nn.Module):
         """
         super().__init__()
         self.backbone: Any = create(backbone, n_classes=0, **options)
-        if hasattr(self.backbone.config, "spatial"):
-            raise ValueError(f"backbone must take images, {backbone} takes clips")
         self._own = isinstance(self.backbone, SpineNet)
         self.laterals, self.outputs = nn.ModuleDict(), nn.ModuleDict()
-        self._backbone_strides, widths = self._levels()
+        self._backbone_strides, widths = pyramid.levels(self.backbone, backbone)
         self.width = widths[0] if self._own else width
         self.strides: tuple[int, ...] = self._backbone_strides
         self.n_cropped = len(self.strides)
@@ -158,21 +157,9 @@ class FeaturePyramid(nn.Module):
             )
         self.strides = tuple(finest << level for level in range(self.n_cropped + n_extra))
 
-    def _levels(self) -> tuple[tuple[int, ...], tuple[int, ...]]:
-        """Strides and channels of the backbone's maps; without layers that they do not pass."""
-        if not hasattr(self.backbone, "pyramid"):
-            return (self.backbone.stride,), (self.backbone.width,)
-        for layer in ("head", "norm", "pre_logits"):
-            if isinstance(getattr(self.backbone, layer, None), nn.Module):
-                setattr(self.backbone, layer, nn.Identity())
-        return self.backbone.pyramid_strides, self.backbone.pyramid_widths
-
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
         """`(B, 3, H, W)` to maps `(B, width, ceil(H / strides[i]), ceil(W / strides[i]))`."""
-        if not hasattr(self.backbone, "pyramid"):
-            found: tuple[Tensor, ...] = (self.backbone.feature_map(images),)
-        else:
-            found = self.backbone.pyramid(images)
+        found = pyramid.maps(self.backbone, images)
         if self._own:
             return found
         by_stride = dict(zip(map(str, self._backbone_strides), found, strict=True))

@@ -162,7 +162,9 @@ def test_a_killed_run_goes_on_bit_by_bit(sets: Sets, tmp_path: Path, augment: bo
 
 def test_another_runs_folder_is_refused(sets: Sets, tmp_path: Path) -> None:
     run(sets, tmp_path)
-    with pytest.raises(ValueError, match=r"other config \(regulariser 1e-06, now 0.001\); use another"):
+    with pytest.raises(
+        ValueError, match=r"other config \(regulariser 1e-06, now 0.001\); use another"
+    ):
         run(sets, tmp_path, replace(QUICK, regulariser=1e-3))
     with pytest.raises(ValueError, match="other kernel"):
         run(sets, tmp_path, kernel=KernelConfig(2))

@@ -77,6 +77,9 @@ def test_cells_are_kept_and_those_of_other_settings_refused(
     monkeypatch.setattr(vision, "run_cell", refuse)
     assert cli.main(told) == 0
     assert json.loads(capsys.readouterr().out)["rows"] == rows
+    text = (tmp_path / "out" / "tokens" / "README.md").read_text()
+    told_again = "vision --table tokens --core --seeds 1 --steps 1 --test-images 8\n"
+    assert told_again in text  # the whole table's, not --only
     told[told.index("--steps") + 1] = "2"
     assert cli.main(told) != 0
     assert "other settings (steps)" in capsys.readouterr().err

@@ -133,7 +133,7 @@ def main(argv: Sequence[str]) -> int:
         cell.arm.name: [found[f"{cell.arm.name}-{seed}"] for seed in range(arguments.seeds)]
         for cell in cells
     }
-    command = provenance.command("benchmark", ["vision", *argv])
+    command = provenance.command("benchmark", ["vision", *words(arguments)])
     header, rows = vision_report.table(by_arm)
     pairs = contrasts(arguments.table)
     vision_report.write(by_arm, arguments.table, pairs, command, train.source, folder)
@@ -146,6 +146,16 @@ def main(argv: Sequence[str]) -> int:
     if compared[1]:
         tables.show(tables.plain_table(*compared, "differences"), vision_report.DIFFERENCES)
     return 0
+
+
+def words(arguments: Arguments) -> list[str]:
+    """The command line of a whole table, of which `--only` and `--minutes` run a part."""
+    found = ["--table", arguments.table, *(["--core"] if arguments.core else [])]
+    for name in ("seeds", "steps", "test_images", "data", "held_out"):
+        value = getattr(arguments, name)
+        if value not in (None, Arguments.seeds if name == "seeds" else None):
+            found += [f"--{name.replace('_', '-')}", str(value)]
+    return found
 
 
 def plan(cell: Cell, arguments: Arguments, train: ImageSet, held_out: ImageSet) -> dict[str, Any]:

@@ -275,7 +275,7 @@ class Policy(nn.Module):
             other.fit(demos)
 
     def forward(self, batch: Batch, generator: torch.Generator) -> tuple[Tensor, dict[str, Tensor]]:
-        """The same as `loss`; lets wrappers such as DistributedDataParallel call the module."""
+        """The same as `loss`; for wrappers that call the module."""
         return self.loss(batch, generator)
 
     def loss(self, batch: Batch, generator: torch.Generator) -> tuple[Tensor, dict[str, Tensor]]:

@@ -28,10 +28,8 @@ from learning.train_state import read_state, restore_training, training_tensors,
 
 STATE_FILE = "train_state.safetensors"
 # These change how a run is watched or where it computes, not what it is.
-_FREE_ON_RESUME = {
-    *("log_every", "save_every", "validate_every", "tensorboard"),
-    *("threads", "device", "workers"),
-}
+_WATCHING = {"log_every", "save_every", "validate_every", "tensorboard"}
+_FREE_ON_RESUME = _WATCHING | {"threads", "device", "workers"}
 
 C = TypeVar("C", bound=TrainConfig)
 

@@ -11,8 +11,8 @@ _BLOCK = 2**20
 def attention(query: Tensor, key: Tensor, value: Tensor, bias: Tensor | None = None) -> Tensor:
     """`softmax(query key^T / sqrt(d) + bias) value` (Vaswani et al. 2017, eq. 1).
 
-    torch's own function, except where a CPU learns in bfloat16: there plain products are 2 to 4
-    times as fast, forward and backward, with 8 to 512 tokens (`python -m
+    torch's own function, except where a CPU learns in bfloat16: there plain products are 1.9 to
+    5.3 times as fast, forward and backward, with 8 to 512 tokens (`python -m
     benchmarks.bfloat16_training`). They round the scores to bfloat16, so only training goes that
     way.
 

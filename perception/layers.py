@@ -39,7 +39,7 @@ class Conv2d(nn.Conv2d):
     """A convolution that learns in float32 where a CPU is slow to learn in bfloat16.
 
     Of grouped convolutions with a stride torch has no quick backward pass in bfloat16: depthwise
-    ones of 3x3 take 2 to 13 times as long as by way of float32
+    ones take 2 to 4.5 times as long as by way of float32
     (`python -m benchmarks.bfloat16_training`). All others, and all inference, are as ever.
     """
 

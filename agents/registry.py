@@ -18,7 +18,7 @@ from agents.kernel_ridge.policy import KernelPolicy
 from agents.policy import Policy
 from agents.spec import PolicySpec
 from agents.tanh_mlp import read_tanh_mlp
-from learning.checkpoint import find_shipped, list_checkpoints, load_module, save_checkpoint
+from learning.checkpoint import find_shipped, list_checkpoints, load_module, save_module
 
 if TYPE_CHECKING:
     from learning.demonstrations import Demonstrations
@@ -106,7 +106,7 @@ def save_policy(
         "spec": policy.spec.to_dict(),
         "training": dict(training or {}),
     }
-    save_checkpoint(Path(folder), document, policy.state_dict(), card or _plain_card(policy))
+    save_module(folder, document, policy, card or _plain_card(policy), _build)
 
 
 def load_policy(path_or_name: str | Path) -> Policy:

@@ -23,6 +23,9 @@ CARD_FILE = "README.md"
 MAX_CONFIG_BYTES = 16 * 2**20
 MAX_TENSOR_BYTES = 8 * 2**30
 Module = TypeVar("Module", bound=nn.Module)
+Saved = TypeVar("Saved")
+Build = Callable[[dict[str, Any]], Module]
+"""A module of the config document of its checkpoint; raises `ValueError` if there can be none."""
 _REQUIRED: dict[str, type] = {"method": str, "config": dict, "spec": dict, "training": dict}
 
 
@@ -59,6 +62,43 @@ def save_checkpoint(
         (beside / CONFIG_FILE).write_text(text + "\n", encoding="utf-8")
         (beside / TENSORS_FILE).write_bytes(payload)
         (beside / CARD_FILE).write_text(card, encoding="utf-8")
+
+
+def save_module(
+    folder: str | Path,
+    document: dict[str, Any],
+    model: nn.Module,
+    card: str,
+    build: Build[nn.Module],
+    *,
+    half: bool = False,
+) -> None:
+    """`save_checkpoint` of a module that its config document must make again.
+
+    Args:
+        folder: where the checkpoint goes.
+        document: as for `save_checkpoint`.
+        model: what to save.
+        card: the model card, Markdown.
+        build: what `load_module` will be given.
+        half: store float16, half the bytes; what is loaded computes in float32 again.
+
+    Raises:
+        CheckpointError: if a weight is not finite (beyond 65,504 if halved), or the document makes
+            another module.
+        OSError: if the folder cannot be written.
+    """
+    tensors = model.state_dict()
+    with torch.device("meta"):
+        expected = {name: value.shape for name, value in build(document).state_dict().items()}
+    if expected != {name: value.shape for name, value in tensors.items()}:
+        raise CheckpointError(
+            f"model must be the {document['method']} of its configuration; its weights have other "
+            "names or shapes"
+        )
+    if half:
+        tensors = {k: v.half() if v.is_floating_point() else v for k, v in tensors.items()}
+    save_checkpoint(folder, document, tensors, card)
 
 
 def read_checkpoint(folder: str | Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
@@ -126,7 +166,7 @@ def find_shipped(path_or_name: str | Path, shipped: Mapping[str, Path], what: st
 
 
 def load_module(
-    folder: str | Path, build: Callable[[dict[str, Any]], Module], method: str | None = None
+    folder: str | Path, build: Build[Module], method: str | None = None
 ) -> tuple[Module, dict[str, Any]]:
     """Build the module that a checkpoint describes, and fill it.
 
@@ -158,6 +198,33 @@ def load_module(
         raise CheckpointError(f"{where}: {_one_line(error, 600)}") from None
     load_tensors(module, tensors, where)
     return module.eval(), document
+
+
+def load_saved(
+    folder: str | Path,
+    build: Build[Module],
+    read: Callable[[Module, dict[str, Any]], Saved],
+    method: str,
+) -> Saved:
+    """A module, and what its document says beside it.
+
+    Args:
+        folder: as for `read_checkpoint`.
+        build: as for `load_module`.
+        read: puts the module and the rest of the document together, or raises `ValueError`,
+            `TypeError` or `KeyError`.
+        method: the only one that is taken.
+
+    Raises:
+        CheckpointError: one line saying what is missing or broken, or that it holds another method.
+    """
+    module, document = load_module(folder, build, method)
+    try:
+        return read(module, document)
+    except KeyError as error:
+        raise CheckpointError(f"{find_checkpoint(folder)}: must hold {error}") from None
+    except (ValueError, TypeError) as error:
+        raise CheckpointError(f"{find_checkpoint(folder)}: {error}") from None
 
 
 def load_tensors(

@@ -16,14 +16,7 @@ from numpy.typing import ArrayLike, NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from learning.checkpoint import (
-    CheckpointError,
-    find_checkpoint,
-    find_shipped,
-    list_checkpoints,
-    load_module,
-    save_checkpoint,
-)
+from learning.checkpoint import find_shipped, list_checkpoints, load_saved, save_module
 from perception.catalogue import create
 
 METHOD = "classifier"
@@ -187,15 +180,7 @@ def save_classifier(folder: str | Path, saved: SavedClassifier, card: str) -> No
         },
         "training": {"scores": dict(saved.scores)},
     }
-    tensors = saved.model.state_dict()
-    with torch.device("meta"):
-        expected = {name: value.shape for name, value in _build(document).state_dict().items()}
-    if expected != {name: value.shape for name, value in tensors.items()}:
-        raise CheckpointError(
-            f"model must be {saved.backbone} with {dict(saved.overrides)}, {saved.n_classes} "
-            f"classes and {len(saved.mean)} channels; its weights have other names or shapes"
-        )
-    save_checkpoint(folder, document, tensors, card)
+    save_module(folder, document, saved.model, card, _build)
 
 
 def load_classifier(path_or_name: str | Path) -> SavedClassifier:
@@ -213,11 +198,7 @@ def load_classifier(path_or_name: str | Path) -> SavedClassifier:
             checkpoint is broken; a `ValueError` with one clear line.
     """
     folder = find_shipped(path_or_name, shipped_classifiers(), "classifier")
-    model, document = load_module(folder, _build, METHOD)
-    try:
-        return _read(model, document)
-    except (ValueError, TypeError) as error:
-        raise CheckpointError(f"{find_checkpoint(folder)}: {error}") from None
+    return load_saved(folder, _build, _read, METHOD)
 
 
 def shipped_classifiers() -> dict[str, Path]:

@@ -16,14 +16,7 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
-from learning.checkpoint import (
-    CheckpointError,
-    find_checkpoint,
-    find_shipped,
-    list_checkpoints,
-    load_module,
-    save_checkpoint,
-)
+from learning.checkpoint import find_shipped, list_checkpoints, load_saved, save_module
 from perception.checkpoint import as_tuple, check_preprocessing, image_tensor
 from perception.multi_task import MultiTaskConfig, MultiTaskNet, Statistics
 from perception.multi_task_networks import MAX_NETWORKS, TaskNetworks
@@ -181,14 +174,7 @@ def save_tasks(folder: str | Path, saved: SavedTasks, card: str) -> None:
         },
         "training": {"scores": dict(saved.scores)},
     }
-    tensors = saved.model.state_dict()
-    with torch.device("meta"):
-        expected = {name: value.shape for name, value in _build(document).state_dict().items()}
-    if expected != {name: value.shape for name, value in tensors.items()}:
-        raise CheckpointError(
-            "model must be the networks of their configurations; weights have other names or shapes"
-        )
-    save_checkpoint(folder, document, tensors, card)
+    save_module(folder, document, saved.model, card, _build)
 
 
 def load_tasks(path_or_name: str | Path) -> SavedTasks:
@@ -206,11 +192,7 @@ def load_tasks(path_or_name: str | Path) -> SavedTasks:
             checkpoint is broken; a `ValueError` with one clear line.
     """
     folder = find_shipped(path_or_name, shipped_tasks(), METHOD)
-    model, document = load_module(folder, _build, METHOD)
-    try:
-        return _saved(model, document)
-    except (ValueError, TypeError) as error:
-        raise CheckpointError(f"{find_checkpoint(folder)}: {error}") from None
+    return load_saved(folder, _build, _saved, METHOD)
 
 
 def shipped_tasks() -> dict[str, Path]:

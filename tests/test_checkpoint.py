@@ -21,9 +21,11 @@ from learning.checkpoint import (
     find_shipped,
     list_checkpoints,
     load_module,
+    load_saved,
     load_tensors,
     read_checkpoint,
     save_checkpoint,
+    save_module,
 )
 
 ROOT = Path(__file__).parents[1]
@@ -295,6 +297,42 @@ def test_a_module_that_the_tensors_do_not_fill_takes_no_memory(tmp_path):
     with pytest.raises(CheckpointError, match="negative dimension") as caught:
         load_module(tmp_path, linear)
     assert "\n" not in str(caught.value)
+
+
+LINE = {"method": "line", "config": {"width": 3}, "spec": {"unit": "m"}, "training": {}}
+
+
+def test_a_module_that_its_document_does_not_make_is_not_saved(tmp_path):
+    with pytest.raises(CheckpointError, match="must be the line of its configuration"):
+        save_module(tmp_path / "a", LINE, torch.nn.Linear(4, 2), "", linear)
+    assert not (tmp_path / "a").exists()
+
+
+def test_a_module_saved_in_half_is_read_in_float32(tmp_path):
+    module = torch.nn.Linear(3, 2)
+    save_module(tmp_path / "whole", LINE, module, "", linear)
+    save_module(tmp_path / "half", LINE, module, "", linear, half=True)
+    for name, kind in (("whole", torch.float32), ("half", torch.float16)):
+        assert read_checkpoint(tmp_path / name)[1]["weight"].dtype == kind
+        read = load_module(tmp_path / name, linear)[0]
+        assert torch.equal(read.weight, module.weight.to(kind).float())
+
+
+@pytest.mark.parametrize(
+    ("read", "said"),
+    [
+        (lambda module, document: document["spec"]["size"], "must hold 'size'"),
+        (lambda module, document: int(document["spec"]["unit"]), "invalid literal for int"),
+        (lambda module, document: tuple(document["config"]["width"]), "not iterable"),
+    ],
+)
+def test_a_document_that_says_too_little_is_refused_in_one_line(tmp_path, read, said):
+    save_module(tmp_path, LINE, torch.nn.Linear(3, 2), "", linear)
+    unit = load_saved(tmp_path, linear, lambda _, document: document["spec"]["unit"], "line")
+    assert unit == "m"
+    with pytest.raises(CheckpointError, match=said) as caught:
+        load_saved(tmp_path, linear, read, "line")
+    assert str(caught.value).startswith(str(tmp_path))
 
 
 def test_a_folder_comes_before_a_shipped_name(tmp_path, monkeypatch):

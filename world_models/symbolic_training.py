@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from learning.checkpoint import load_module, save_checkpoint
+from learning.checkpoint import load_module, save_module
 from learning.fit import fit
 from learning.train_config import TrainConfig
 from world_models.symbolic_views import (
@@ -99,7 +99,7 @@ def save_views(
         "spec": {},
         "training": training,
     }
-    save_checkpoint(folder, document, model.state_dict(), card)
+    save_module(folder, document, model, card, _build)
 
 
 def load_views(folder: str | Path) -> SymbolicViews:

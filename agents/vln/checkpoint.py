@@ -7,7 +7,7 @@ from typing import Any
 
 from agents.vln.ranker import PathRanker, RankerConfig
 from agents.vln.vocabulary import Vocabulary
-from learning.checkpoint import find_shipped, list_checkpoints, load_module, save_checkpoint
+from learning.checkpoint import find_shipped, list_checkpoints, load_saved, save_module
 
 METHOD = "vln-ranker"
 
@@ -55,7 +55,7 @@ def save_ranker(folder: str | Path, saved: SavedRanker, card: str) -> None:
         },
         "training": dict(saved.training),
     }
-    save_checkpoint(folder, document, saved.ranker.state_dict(), card)
+    save_module(folder, document, saved.ranker, card, _build)
 
 
 def load_ranker(path_or_name: str | Path) -> SavedRanker:
@@ -65,15 +65,18 @@ def load_ranker(path_or_name: str | Path) -> SavedRanker:
         CheckpointError: one line saying what is missing or broken, or that it holds another method.
     """
     folder = find_shipped(path_or_name, list_checkpoints(CHECKPOINTS), "path ranker")
-    ranker, document = load_module(folder, _build, METHOD)
-    vocabulary, features = _read_spec(document["spec"])
-    return SavedRanker(ranker, vocabulary, features, document["training"])
+    return load_saved(folder, _build, _read, METHOD)
 
 
 def _build(document: Mapping[str, Any]) -> PathRanker:
     config = RankerConfig.from_dict(document["config"])
     _check(config, *_read_spec(document["spec"]))
     return PathRanker(config)
+
+
+def _read(ranker: PathRanker, document: Mapping[str, Any]) -> SavedRanker:
+    vocabulary, features = _read_spec(document["spec"])
+    return SavedRanker(ranker, vocabulary, features, dict(document["training"]))
 
 
 def _read_spec(spec: Mapping[str, Any]) -> tuple[Vocabulary, tuple[str, ...]]:

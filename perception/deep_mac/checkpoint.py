@@ -16,14 +16,7 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor, nn
 
-from learning.checkpoint import (
-    CheckpointError,
-    find_checkpoint,
-    find_shipped,
-    list_checkpoints,
-    load_module,
-    save_checkpoint,
-)
+from learning.checkpoint import find_shipped, list_checkpoints, load_saved, save_module
 from learning.instance_set import checked_classes
 from perception.deep_mac.boxes import clip_boxes, valid_boxes
 from perception.deep_mac.crops import paste_masks
@@ -215,15 +208,7 @@ def save_segmenter(folder: str | Path, saved: SavedSegmenter, card: str) -> None
         },
         "training": {"scores": dict(saved.scores)},
     }
-    tensors = saved.model.state_dict()
-    with torch.device("meta"):
-        expected = {name: value.shape for name, value in _build(document).state_dict().items()}
-    if expected != {name: value.shape for name, value in tensors.items()}:
-        raise CheckpointError(
-            f"model must be the {saved.architecture} of its configuration; its weights have other "
-            "names or shapes"
-        )
-    save_checkpoint(folder, document, tensors, card)
+    save_module(folder, document, saved.model, card, _build)
 
 
 def load_segmenter(path_or_name: str | Path) -> SavedSegmenter:
@@ -241,11 +226,7 @@ def load_segmenter(path_or_name: str | Path) -> SavedSegmenter:
             checkpoint is broken; a `ValueError` with one clear line.
     """
     folder = find_shipped(path_or_name, shipped_segmenters(), METHOD)
-    model, document = load_module(folder, _build, METHOD)
-    try:
-        return _read(model, document)
-    except (ValueError, TypeError) as error:
-        raise CheckpointError(f"{find_checkpoint(folder)}: {error}") from None
+    return load_saved(folder, _build, _read, METHOD)
 
 
 def shipped_segmenters() -> dict[str, Path]:

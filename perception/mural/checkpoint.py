@@ -17,14 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from learning.checkpoint import (
-    CheckpointError,
-    find_checkpoint,
-    find_shipped,
-    list_checkpoints,
-    load_module,
-    save_checkpoint,
-)
+from learning.checkpoint import find_shipped, list_checkpoints, load_saved, save_module
 from perception.mural.model import DualEncoder, MuralConfig, Task
 from perception.mural.text import TextConfig
 from perception.mural.tokenizer import TokenizerConfig
@@ -161,11 +154,7 @@ def save_mural(folder: str | Path, saved: SavedMural, card: str, half: bool = Fa
         },
         "training": {"scores": dict(saved.scores)},
     }
-    tensors = {
-        name: value.half() if half and value.is_floating_point() else value
-        for name, value in saved.model.state_dict().items()
-    }
-    save_checkpoint(folder, document, tensors, card)
+    save_module(folder, document, saved.model, card, _build, half=half)
 
 
 def load_mural(path_or_name: str | Path | None = None) -> SavedMural:
@@ -184,21 +173,7 @@ def load_mural(path_or_name: str | Path | None = None) -> SavedMural:
     """
     shipped = shipped_murals()
     folder = find_shipped(SHIPPED if path_or_name is None else path_or_name, shipped, METHOD)
-    model, document = load_module(folder, _build, METHOD)
-    try:
-        spec = document["spec"]
-        return SavedMural(
-            model=model,
-            mean=tuple(spec["mean"]),
-            std=tuple(spec["std"]),
-            languages=tuple(spec["languages"]),
-            captioned=tuple(spec["captioned"]),
-            scores=document["training"].get("scores", {}),
-        )
-    except KeyError as error:
-        raise CheckpointError(f"{find_checkpoint(folder)}: spec must hold {error}") from None
-    except (ValueError, TypeError) as error:
-        raise CheckpointError(f"{find_checkpoint(folder)}: {error}") from None
+    return load_saved(folder, _build, _read, METHOD)
 
 
 def shipped_murals() -> dict[str, Path]:
@@ -227,6 +202,18 @@ def _build(document: Mapping[str, Any]) -> DualEncoder:
         raise ValueError(f"the config of a dual encoder must hold {error}") from None
     except (TypeError, AttributeError) as error:
         raise ValueError(f"not the config of a dual encoder: {error}") from None
+
+
+def _read(model: DualEncoder, document: Mapping[str, Any]) -> SavedMural:
+    spec = document["spec"]
+    return SavedMural(
+        model=model,
+        mean=tuple(spec["mean"]),
+        std=tuple(spec["std"]),
+        languages=tuple(spec["languages"]),
+        captioned=tuple(spec["captioned"]),
+        scores=document["training"].get("scores", {}),
+    )
 
 
 def _as_tuple(value: Any) -> Any:

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from learning.checkpoint import find_shipped, list_checkpoints, load_module, save_checkpoint
+from learning.checkpoint import find_shipped, list_checkpoints, load_module, save_module
 from world_models.metnet2.blocks import (
     ConvLstm,
     LeadTime,
@@ -343,7 +343,8 @@ def save_forecaster(
         "training": dict(training or {}),
     }
     n = sum(parameter.numel() for parameter in model.parameters())
-    save_checkpoint(folder, document, model.state_dict(), card or f"# MetNet-2\n\n{n:,} weights.\n")
+    card = card or f"# MetNet-2\n\n{n:,} weights.\n"
+    save_module(folder, document, model, card, _build)
 
 
 def load_forecaster(path_or_name: str | Path) -> MetNet2:

@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from learning.checkpoint import find_shipped, list_checkpoints, load_module, save_checkpoint
+from learning.checkpoint import find_shipped, list_checkpoints, load_module, save_module
 from world_models.pathdreamer.config import PathdreamerConfig, size
 from world_models.pathdreamer.image import ImageGenerator
 from world_models.pathdreamer.inputs import GuidanceBatch
@@ -159,11 +159,7 @@ def save_world_model(
         "spec": {},
         "training": dict(training or {}),
     }
-    tensors = {
-        name: value.half() if half and value.is_floating_point() else value
-        for name, value in model.state_dict().items()
-    }
-    save_checkpoint(folder, document, tensors, card or _plain_card(model))
+    save_module(folder, document, model, card or _plain_card(model), _build, half=half)
 
 
 def load_world_model(path_or_name: str | Path) -> Pathdreamer:

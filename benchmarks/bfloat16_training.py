@@ -42,8 +42,10 @@ DEPTHWISE = (
     ((64, 320, 16), 3, 2),
     ((64, 128, 32), 3, 2),
     ((64, 128, 32), 5, 2),
+    ((64, 128, 16), 5, 1),
+    ((32, 576, 2), 3, 1),
 )
-NETWORKS = (("vit_micro", 64, 32), ("coatnet_mini", 32, 64), ("efficientnetv2_b0_half", 32, 96))
+NETWORKS = (("vit_micro", 64, 32), ("coatnet_mini", 32, 64), ("efficientnetv2_b0_half", 32, 64))
 ROUNDS = 7
 
 

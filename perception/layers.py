@@ -38,9 +38,10 @@ class StochasticDepth(nn.Module):
 class Conv2d(nn.Conv2d):
     """A convolution that learns in float32 where a CPU is slow to learn in bfloat16.
 
-    Of grouped convolutions with a stride torch has no quick backward pass in bfloat16: depthwise
-    ones take 2 to 4.5 times as long as by way of float32
-    (`python -m benchmarks.bfloat16_training`). All others, and all inference, are as ever.
+    Of grouped convolutions with a stride, with kernels above 3, or of maps smaller than the kernel
+    torch has no quick backward pass in bfloat16: depthwise ones take 2 to 5 times as long as by way
+    of float32 (`python -m benchmarks.bfloat16_training`). All others, and all inference, are as
+    ever.
     """
 
     def forward(self, input: Tensor) -> Tensor:
@@ -51,7 +52,9 @@ class Conv2d(nn.Conv2d):
             return super().forward(input.float()).to(torch.bfloat16)
 
     def _slow(self, input: Tensor) -> bool:
-        if self.groups == 1 or max(self.stride) == 1:
+        kernel = max(self.kernel_size)
+        quick = max(self.stride) == 1 and kernel <= 3 and min(input.shape[-2:]) >= kernel
+        if self.groups == 1 or quick:
             return False
         learning = torch.is_grad_enabled() and self.weight.requires_grad
         if not (learning and input.device.type == "cpu" and torch.is_autocast_enabled("cpu")):

@@ -182,7 +182,7 @@ def _progressive_arms(core: bool) -> tuple[Arm, ...]:
     # Of 8,000 images. Core: about 0.8 hours a seed. Zones are left or right: nothing is mirrored.
     epochs = 40 if core else 120
     plain = {"batch_size": 32, "flip": False}
-    growing = {"size": [64, 128], "n_stages": 4, "multiple": 8}
+    growing = {"size": [64, 128], "n_stages": 4, "multiple": 32}  # 64, 96, 96 and 128 pixels
     strong = {"magnitude": 10.0, "dropout": 0.2}
     constant = {"magnitude": [10.0, 10.0], "dropout": [0.2, 0.2]}
     adaptive = {"magnitude": [5.0, 10.0], "dropout": [0.1, 0.2]}

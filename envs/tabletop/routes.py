@@ -122,19 +122,28 @@ class RoutePlanner:
         keep = (square_distance(points, poses, self._half) > RADIUS + self._GAP).all(axis=1)
         keep &= ((points > WORKSPACE_LOW) & (points < WORKSPACE_HIGH)).all(axis=1)
         away = np.hypot(*(points - finger).T)
-        for near in (self._ARRIVED, 0.001):  # the nearer points only where there is no way else
+
+        def way(near: float) -> tuple[float, Array]:
             far = keep & (away > near)
             nodes = np.concatenate([finger[None], points[far], goal[None]])
             factors = np.concatenate([[1.0], weights[far], [1.0]])
-            path = self._search(nodes, factors, poses)
-            if path is not None:
-                break
-        point = goal if path is None else nodes[path]
+            return self._search(nodes, factors, poses)
+
+        length, point = way(self._ARRIVED)
+        if (keep & (away > 0.001) & (away <= self._ARRIVED)).any():
+            # A point that counts as reached may see what the finger beside it does not: one goes
+            # all the way to it where the way without it is none, or leads back.
+            shorter, nearer = way(0.001)
+            if length > shorter + 2 * self._ARRIVED:
+                point = nearer
         self._waypoint = point
         return point
 
-    def _search(self, nodes: Array, factors: Array, poses: Array) -> int | None:
-        """A* from the first node to the last: the node after the first, or None without a way."""
+    def _search(self, nodes: Array, factors: Array, poses: Array) -> tuple[float, Array]:
+        """A* from the first node to the last: how long the way is, and the node after the first.
+
+        Without a way it is endless, and the node is the last.
+        """
         n = len(nodes)
         to_goal = np.hypot(*(nodes - nodes[-1]).T)
         best = np.full(n, np.inf)
@@ -144,11 +153,11 @@ class RoutePlanner:
         while True:
             node = int(np.argmin(np.where(open_, best + to_goal, np.inf)))
             if not open_[node] or not np.isfinite(best[node]):
-                return None
+                return math.inf, nodes[-1]
             if node == n - 1:
                 while parent[node] != 0:
                     node = int(parent[node])
-                return node
+                return float(best[-1]), nodes[node]
             open_[node] = False
             # Ways are looked at only from nodes that come up: most never do.
             far = np.hypot(*(nodes - nodes[node]).T) * factors

@@ -39,8 +39,8 @@ class Conv2d(nn.Conv2d):
     """A convolution that learns in float32 where a CPU is slow to learn in bfloat16.
 
     Of grouped convolutions with a stride, with kernels above 3, or of maps smaller than the kernel
-    torch has no quick backward pass in bfloat16: depthwise ones take 2 to 5 times as long as by way
-    of float32 (`python -m benchmarks.bfloat16_training`). All others, and all inference, are as
+    torch has no quick backward pass in bfloat16: depthwise ones take 1.4 to 4 times as long as by
+    way of float32 (`python -m benchmarks.bfloat16_training`). All others, and all inference, are as
     ever.
     """
 

@@ -227,6 +227,11 @@ def load_saved(
         raise CheckpointError(f"{find_checkpoint(folder)}: {error}") from None
 
 
+def as_tuple(value: Any) -> Any:
+    """A JSON value, its lists as tuples: JSON has no tuples, configurations have no lists."""
+    return tuple(map(as_tuple, value)) if isinstance(value, list | tuple) else value
+
+
 def load_tensors(
     module: nn.Module, tensors: Mapping[str, Tensor], where: str = "checkpoint"
 ) -> None:

@@ -16,7 +16,7 @@ from numpy.typing import ArrayLike, NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from learning.checkpoint import find_shipped, list_checkpoints, load_saved, save_module
+from learning.checkpoint import as_tuple, find_shipped, list_checkpoints, load_saved, save_module
 from perception.catalogue import create
 
 METHOD = "classifier"
@@ -232,11 +232,6 @@ def _read(model: nn.Module, document: Mapping[str, Any]) -> SavedClassifier:
         std=tuple(spec["std"]),
         scores=document["training"].get("scores", {}),
     )
-
-
-def as_tuple(value: Any) -> Any:
-    """A JSON value, its lists as tuples: configurations have no lists."""
-    return tuple(map(as_tuple, value)) if isinstance(value, list) else value
 
 
 def _check_tasks(tasks: Mapping[str, Any]) -> None:

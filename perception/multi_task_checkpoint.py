@@ -16,8 +16,8 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
-from learning.checkpoint import find_shipped, list_checkpoints, load_saved, save_module
-from perception.checkpoint import as_tuple, check_preprocessing, image_tensor
+from learning.checkpoint import as_tuple, find_shipped, list_checkpoints, load_saved, save_module
+from perception.checkpoint import check_preprocessing, image_tensor
 from perception.multi_task import MultiTaskConfig, MultiTaskNet, Statistics
 from perception.multi_task_networks import MAX_NETWORKS, TaskNetworks
 from perception.multi_task_set import Target

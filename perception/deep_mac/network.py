@@ -19,6 +19,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from learning.checkpoint import as_tuple
 from perception import pyramid
 from perception.catalogue import create
 from perception.catalogue import names as backbone_names
@@ -94,7 +95,7 @@ class DeepMacConfig:
             ValueError: naming the field, what it must be and what it is.
         """
         object.__setattr__(self, "head", resolve_mask_head(self.head))
-        options = {str(name): _as_tuple(value) for name, value in self.backbone_options.items()}
+        options = {str(name): as_tuple(value) for name, value in self.backbone_options.items()}
         object.__setattr__(self, "backbone_options", options)
         if self.backbone not in backbone_names():
             raise ValueError(
@@ -395,11 +396,6 @@ def _levels(backbone: Any, name: str) -> tuple[tuple[int, ...], tuple[int, ...]]
             f"backbone must have a stride of 4, 8, 16 and so on, {name} has {strides[-1]}"
         )
     return strides, widths
-
-
-def _as_tuple(value: Any) -> Any:
-    """JSON has no tuples; configurations have no lists."""
-    return tuple(map(_as_tuple, value)) if isinstance(value, list | tuple) else value
 
 
 DEEP_MACS: dict[str, DeepMacConfig] = {

@@ -19,6 +19,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from learning.checkpoint import as_tuple
 from perception.catalogue import names as backbone_names
 from perception.deep_mac.boxes import (
     batched_nms,
@@ -104,7 +105,7 @@ class DeepMarcConfig:
             ValueError: naming the field, what it must be and what it is.
         """
         object.__setattr__(self, "head", resolve_mask_head(self.head))
-        options = {str(name): _as_tuple(value) for name, value in self.backbone_options.items()}
+        options = {str(name): as_tuple(value) for name, value in self.backbone_options.items()}
         object.__setattr__(self, "backbone_options", options)
         object.__setattr__(self, "loss_weights", tuple(self.loss_weights))
         if self.backbone not in backbone_names():
@@ -466,11 +467,6 @@ def _flat(boxes: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
     counts = torch.tensor([len(part) for part in boxes])
     image_index = torch.arange(len(boxes)).repeat_interleave(counts)
     return torch.cat(list(boxes)), image_index.to(boxes[0].device)
-
-
-def _as_tuple(value: Any) -> Any:
-    """JSON has no tuples; configurations have no lists."""
-    return tuple(map(_as_tuple, value)) if isinstance(value, list | tuple) else value
 
 
 _SMALL = DeepMarcConfig(

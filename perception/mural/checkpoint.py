@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from learning.checkpoint import find_shipped, list_checkpoints, load_saved, save_module
+from learning.checkpoint import as_tuple, find_shipped, list_checkpoints, load_saved, save_module
 from perception.mural.model import DualEncoder, MuralConfig, Task
 from perception.mural.text import TextConfig
 from perception.mural.tokenizer import TokenizerConfig
@@ -190,7 +190,7 @@ def read_config(values: Mapping[str, Any]) -> MuralConfig:
     """
     text = dict(values["text"])
     tokens = TokenizerConfig(**text.pop("tokens"))
-    options = {name: _as_tuple(value) for name, value in values["backbone_options"].items()}
+    options = {name: as_tuple(value) for name, value in values["backbone_options"].items()}
     changed = {"text": TextConfig(tokens, **text), "backbone_options": options}
     return MuralConfig(**{**values, **changed})
 
@@ -214,11 +214,6 @@ def _read(model: DualEncoder, document: Mapping[str, Any]) -> SavedMural:
         captioned=tuple(spec["captioned"]),
         scores=document["training"].get("scores", {}),
     )
-
-
-def _as_tuple(value: Any) -> Any:
-    # JSON has no tuples; configurations have no lists.
-    return tuple(map(_as_tuple, value)) if isinstance(value, list) else value
 
 
 def _check_pixels(pixels: NDArray[np.uint8]) -> None:

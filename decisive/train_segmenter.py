@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from learning.instance_set import InstanceSet
+    from perception.deep_mac.instances import Segmenter
     from perception.deep_mac.train_config import SegmenterTrainConfig
     from perception.deep_mac.training import SegmenterResult
 
@@ -110,7 +111,7 @@ def main(argv: Sequence[str]) -> int:
     model, architecture = _model(arguments, len(train.classes))
     command = provenance.command("train", ["segmenter", *argv])
 
-    def save(model: nn.Module, folder: Path, training: dict[str, Any]) -> None:
+    def save(model: Segmenter, folder: Path, training: dict[str, Any]) -> None:
         _save(model, architecture, folder, training, arguments, train, held_out, command)
 
     result = train_segmenter(
@@ -185,7 +186,7 @@ def _words(text: str) -> list[str]:
     return [word.strip() for word in text.split(",") if word.strip()]
 
 
-def _model(arguments: Arguments, n_classes: int) -> tuple[nn.Module, str]:
+def _model(arguments: Arguments, n_classes: int) -> tuple[Segmenter, str]:
     """The network and the name of its architecture."""
     import torch
 
@@ -244,7 +245,7 @@ def take_weights(model: nn.Module, source: nn.Module) -> list[str]:
 
 
 def _save(
-    model: nn.Module,
+    model: Segmenter,
     architecture: str,
     folder: Path,
     training: dict[str, Any],
@@ -265,9 +266,8 @@ def _save(
         masked_classes=tuple(k for k in train.classes if k not in training["unseen"]),
         scores=training["held_out"],
     )
-    network: Any = model
     parameters = sum(parameter.numel() for parameter in model.parameters())
-    head = network.config.head
+    head = model.config.head
     name = f"{arguments.model}, mask head {head.name} {head.width} wide, {parameters:,} parameters"
     save_segmenter(folder, saved, card(name, training, train, held_out, command))
 

@@ -13,15 +13,15 @@ from learning.progressive import reestimate_batch_norm
 from perception.deep_mac.boxes import box_iou, mask_boxes
 from perception.deep_mac.crops import crop_boxes, crop_masks, paste_masks
 from perception.deep_mac.heads import MaskHeadConfig
-from perception.deep_mac.instances import Crops, MaskTraining, Segmenter, Targets
-from perception.deep_mac.network import (
-    DEEP_MACS,
+from perception.deep_mac.instances import (
     EMPTY_LOGIT,
     PROPOSAL_JITTER,
-    DeepMac,
-    DeepMacConfig,
-    DeepMacMaps,
+    Crops,
+    MaskTraining,
+    Segmenter,
+    Targets,
 )
+from perception.deep_mac.network import DEEP_MACS, DeepMac, DeepMacConfig, DeepMacMaps
 
 GROUND_TRUTH = MaskTraining()
 TINY = DeepMacConfig(

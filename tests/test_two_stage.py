@@ -17,7 +17,14 @@ from torch import Tensor, nn
 from perception.deep_mac.boxes import box_iou, mask_boxes, valid_boxes
 from perception.deep_mac.crops import paste_masks
 from perception.deep_mac.heads import MaskHeadConfig
-from perception.deep_mac.instances import Crops, Detections, MaskTraining, Segmenter, Targets
+from perception.deep_mac.instances import (
+    EMPTY_LOGIT,
+    Crops,
+    Detections,
+    MaskTraining,
+    Segmenter,
+    Targets,
+)
 from perception.deep_mac.proposals import (
     FeaturePyramid,
     ProposalConfig,
@@ -32,7 +39,6 @@ from perception.deep_mac.proposals import (
 from perception.deep_mac.two_stage import (
     BOX_WEIGHTS,
     DEEP_MARCS,
-    EMPTY_LOGIT,
     DeepMarc,
     DeepMarcConfig,
     DeepMarcMaps,

@@ -12,10 +12,10 @@ from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from perception.deep_mac.heads import MaskHeadConfig
-from perception.deep_mac.instances import MaskTraining, Targets
+from perception.deep_mac.instances import MaskTraining, Segmenter, Targets
 from perception.deep_mac.network import DEEP_MACS, DeepMac
 from perception.deep_mac.two_stage import DEEP_MARCS, DeepMarc
 
@@ -206,7 +206,7 @@ class MasksOnly(DeepMac):
         return {"mask": super().losses(images, targets, training, generator)["mask"]}
 
 
-def build(arm: Arm | CocoArm, n_classes: int, seed: int) -> nn.Module:
+def build(arm: Arm | CocoArm, n_classes: int, seed: int) -> Segmenter:
     """The untrained network of an arm."""
     changes: dict[str, Any] = {"n_classes": n_classes, "head": HEADS[arm.head]}
     torch.manual_seed(seed)

@@ -10,10 +10,10 @@ import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Any, Literal
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from decisive import provenance
 from decisive.benchmarks.cells import read_cell
@@ -163,7 +163,7 @@ def run_cell(cell: Cell, bench: Bench) -> dict[str, Any]:
     )
     given = conditions(QUALITIES if isinstance(cell.arm, Arm) else COCO_QUALITIES)
     normalise = normaliser(result.mean, result.std)
-    ious = instance_ious(cast(Segmenter, model), normalise, held_out, given)
+    ious = instance_ious(model, normalise, held_out, given)
     return {
         "plan": cell.plan(bench.recipe),
         "source": held_out.source,
@@ -191,7 +191,7 @@ def run_cell(cell: Cell, bench: Bench) -> dict[str, Any]:
 def _take_over(
     cell: Cell,
     bench: Bench,
-    model: nn.Module,
+    model: Segmenter,
     held_out: InstanceSet,
     mean: Callable[[Values], dict[str, float]],
 ) -> dict[str, Any]:
@@ -202,17 +202,16 @@ def _take_over(
     if not (isinstance(arm, CocoArm) and arm.start == "scenes"):
         return {}
     source = load_segmenter(bench.run(Cell(arm.source, cell.seed)))
-    network = cast(Segmenter, source.model)
     normalise = normaliser(source.mean, source.std)
-    ious = instance_ious(network, normalise, held_out, conditions(COCO_QUALITIES))
+    ious = instance_ious(source.model, normalise, held_out, conditions(COCO_QUALITIES))
     take_weights(model, source.model)
     return {
         "before": {"given_boxes": mean(ious[Given()]), "by_box_quality": box_quality(ious, mean)}
     }
 
 
-def _saver(cell: Cell, train: InstanceSet) -> Callable[[nn.Module, Path, dict[str, Any]], None]:
-    def save(model: nn.Module, folder: Path, training: dict[str, Any]) -> None:
+def _saver(cell: Cell, train: InstanceSet) -> Callable[[Segmenter, Path, dict[str, Any]], None]:
+    def save(model: Segmenter, folder: Path, training: dict[str, Any]) -> None:
         if training["step"] < training["train"]["steps"]:
             return  # Only what is finished is started from.
         saved = SavedSegmenter(

@@ -9,12 +9,12 @@ import typing
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
-from torch import Tensor, nn
+from torch import Tensor
 
 from learning.checkpoint import find_shipped, list_checkpoints, load_saved, save_module
 from learning.instance_set import checked_classes
@@ -38,7 +38,7 @@ METHOD = "segmenter"
 CHECKPOINTS = Path(__file__).parent / "checkpoints"
 """Where shipped segmenters lie, one folder each."""
 
-ARCHITECTURES: dict[str, tuple[type[Any], Callable[[Any], nn.Module]]] = {
+ARCHITECTURES: dict[str, tuple[type[Any], Callable[[Any], Segmenter]]] = {
     "deep_mac": (DeepMacConfig, DeepMac),
     "deep_marc": (DeepMarcConfig, DeepMarc),
 }
@@ -55,7 +55,7 @@ class SavedSegmenter:
     """A segmenter, the names of its classes and what its images must look like.
 
     Attributes:
-        model: a `Segmenter`, in evaluation mode.
+        model: in evaluation mode.
         architecture: its name in `ARCHITECTURES`.
         classes: names, in order of the network's.
         size: height and width that images are letterboxed to, pixels.
@@ -65,7 +65,7 @@ class SavedSegmenter:
         scores: held-out, JSON values; empty means untrained.
     """
 
-    model: nn.Module = field(repr=False)
+    model: Segmenter = field(repr=False)
     architecture: str
     classes: tuple[str, ...]
     size: tuple[int, int]
@@ -134,10 +134,9 @@ class SavedSegmenter:
                 f"than {MAX_MASK_BYTES / 2**30:g} GiB; give {room} boxes at most"
             )
         view = View(image, self.size)
-        network = cast(Segmenter, self.model)
-        features = network.features(self._inputs(view.image))
+        features = self.model.features(self._inputs(view.image))
         if given is None:
-            found = network.detect(features, min(n, room), threshold)[0]
+            found = self.model.detect(features, min(n, room), threshold)[0]
             answered = clip_boxes(view.back(found.boxes.cpu().float()), (height, width))
             # What was seen around the letterboxed image is not in the image.
             inside = valid_boxes(answered)
@@ -175,7 +174,7 @@ class SavedSegmenter:
         """Of the one image that the features are of."""
         device = next(self.model.parameters()).device
         index = torch.zeros(len(boxes), dtype=torch.int64, device=device)
-        logits = cast(Segmenter, self.model).masks(features, boxes.to(device), index)
+        logits = self.model.masks(features, boxes.to(device), index)
         return logits.float().cpu()
 
 
@@ -192,12 +191,11 @@ def save_segmenter(folder: str | Path, saved: SavedSegmenter, card: str) -> None
             makes: it could not be read back.
         OSError: if the folder cannot be written.
     """
-    network: Any = saved.model
     document = {
         "method": METHOD,
         "config": {
             "architecture": saved.architecture,
-            "network": dataclasses.asdict(network.config),
+            "network": dataclasses.asdict(saved.model.config),
         },
         "spec": {
             "classes": list(saved.classes),
@@ -259,7 +257,7 @@ def _converted(hint: Any, value: Any) -> Any:
     return value
 
 
-def _build(document: Mapping[str, Any]) -> nn.Module:
+def _build(document: Mapping[str, Any]) -> Segmenter:
     try:
         architecture = str(document["config"]["architecture"])
         if architecture not in ARCHITECTURES:
@@ -268,7 +266,7 @@ def _build(document: Mapping[str, Any]) -> nn.Module:
             )
         kind, create = ARCHITECTURES[architecture]
         config = read_config(kind, document["config"]["network"])
-        probe = _read(nn.Identity(), document)
+        probe = _read(Segmenter(), document)
         if config.n_classes != len(probe.classes):
             raise ValueError(f"n_classes is {config.n_classes} of {len(probe.classes)} classes")
         return create(config)
@@ -278,7 +276,7 @@ def _build(document: Mapping[str, Any]) -> nn.Module:
         raise ValueError(f"not the config of a segmenter: {error}") from None
 
 
-def _read(model: nn.Module, document: Mapping[str, Any]) -> SavedSegmenter:
+def _read(model: Segmenter, document: Mapping[str, Any]) -> SavedSegmenter:
     spec = document["spec"]
     return SavedSegmenter(
         model=model,

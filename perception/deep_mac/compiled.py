@@ -5,7 +5,7 @@ What comes after, detections and masks of boxes, depends on what is found and st
 
 from collections.abc import Iterator
 from dataclasses import replace
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import torch
@@ -39,9 +39,9 @@ def compile_segmenter(
 
 
 def compile_features(
-    model: nn.Module, size: tuple[int, int], config: RuntimeConfig | None = None
-) -> tuple[nn.Module, Report]:
-    """The same of a network alone, a `Segmenter`, for images of one height and width.
+    model: Segmenter, size: tuple[int, int], config: RuntimeConfig | None = None
+) -> tuple[Segmenter, Report]:
+    """The same of a network alone, for images of one height and width.
 
     Raises:
         ValueError: as `compile_segmenter`.
@@ -49,7 +49,7 @@ def compile_features(
     example = np.zeros((1, 3, *size), np.float32)
     shown = torch.from_numpy(example).to(next(model.parameters()).device)
     with torch.inference_mode():
-        template = cast(Segmenter, model).features(shown)
+        template = model.features(shown)
     compiled = compile_model(_Flat(model).train(model.training), example, config)
     return _CompiledSegmenter(model, compiled, template), compiled.report
 
@@ -57,28 +57,23 @@ def compile_features(
 class _Flat(nn.Module):
     """All maps of an image in one row, which is what the runtime takes."""
 
-    def __init__(self, model: nn.Module) -> None:
+    def __init__(self, model: Segmenter) -> None:
         super().__init__()
         self.model = model
 
     def forward(self, images: Tensor) -> Tensor:
         """`(B, 3, H, W)` to `(B, n)`."""
-        maps = _maps(cast(Segmenter, self.model).features(images))
+        maps = _maps(self.model.features(images))
         return torch.cat([one.flatten(1) for one in maps], 1)
 
 
-class _CompiledSegmenter(nn.Module):
-    """A `Segmenter` of one size of image, for inference only."""
+class _CompiledSegmenter(Segmenter):
+    """A segmenter of one size of image, for inference only."""
 
-    def __init__(self, model: nn.Module, compiled: Compiled, template: Any) -> None:
+    def __init__(self, model: Segmenter, compiled: Compiled, template: Any) -> None:
         super().__init__()
         self.model = model
-        network = cast(Segmenter, model)
-        self.config, self.mask_size, self.stride = (
-            network.config,
-            network.mask_size,
-            network.stride,
-        )
+        self.config, self.mask_size, self.stride = model.config, model.mask_size, model.stride
         self._compiled, self._template = compiled, template
         self.eval()
 
@@ -92,11 +87,11 @@ class _CompiledSegmenter(nn.Module):
 
     def detect(self, features: Any, n: int = 100, threshold: float = 0.05) -> list[Detections]:
         """As the model does."""
-        return cast(Segmenter, self.model).detect(features, n, threshold)
+        return self.model.detect(features, n, threshold)
 
     def masks(self, features: Any, boxes: Tensor, image_index: Tensor) -> Tensor:
         """As the model does."""
-        return cast(Segmenter, self.model).masks(features, boxes, image_index)
+        return self.model.masks(features, boxes, image_index)
 
 
 def _maps(features: Any) -> list[Tensor]:

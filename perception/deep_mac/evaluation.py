@@ -12,7 +12,7 @@ from typing import Any, Literal
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import Tensor
 
 from learning.instance_set import Scene
 from perception.deep_mac.average_precision import (
@@ -246,9 +246,6 @@ class _ClassIou:
 @contextmanager
 def _evaluating(model: Segmenter) -> Iterator[None]:
     """Evaluation mode while the context lasts."""
-    if not isinstance(model, nn.Module):
-        yield
-        return
     was_training = model.training
     model.eval()
     try:

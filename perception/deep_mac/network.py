@@ -23,13 +23,7 @@ from learning.checkpoint import as_tuple
 from perception import pyramid
 from perception.catalogue import create
 from perception.catalogue import names as backbone_names
-from perception.deep_mac.boxes import (
-    box_iou,
-    check_boxes,
-    check_image_index,
-    jitter_boxes,
-    valid_boxes,
-)
+from perception.deep_mac.boxes import box_iou, jitter_boxes, valid_boxes
 from perception.deep_mac.centernet import (
     HEAT_BIAS,
     Peaks,
@@ -41,19 +35,17 @@ from perception.deep_mac.centernet import (
 )
 from perception.deep_mac.crops import coordinate_channels, crop_boxes, crop_masks
 from perception.deep_mac.heads import MaskHeadConfig, create_mask_head, resolve_mask_head
-from perception.deep_mac.instances import Detections, MaskTraining, Targets
-
-EMPTY_LOGIT = -30.0
-"""Of all cells of the mask of a box that is NaN, infinite, inverted or empty."""
-
-MATCH_IOU = 0.5
-"""Least overlap of a detection with the label whose mask it is trained on."""
-
-PROPOSAL_JITTER = 0.14
-"""Shift of sides, as a share of the box, that always leaves `MATCH_IOU`: (1 - .28)^2 = .518."""
+from perception.deep_mac.instances import (
+    EMPTY_LOGIT,
+    MATCH_IOU,
+    PROPOSAL_JITTER,
+    Detections,
+    MaskTraining,
+    Segmenter,
+    Targets,
+)
 
 _MAP_STRIDE = 4
-_CHUNK = 256  # Boxes that the mask head sees at once outside training, at a few MB each.
 
 
 @dataclass(frozen=True)
@@ -131,8 +123,8 @@ class DeepMacMaps(NamedTuple):
     instances: Tensor
 
 
-class DeepMac(nn.Module):
-    """A `perception.deep_mac.instances.Segmenter`.
+class DeepMac(Segmenter):
+    """A CenterNet with a mask head, as the head of this module says.
 
     Attributes:
         config: sizes.
@@ -165,24 +157,9 @@ class DeepMac(nn.Module):
             config.head, config.pixel_embedding + 2 + config.instance_embedding
         )
 
-    def forward(self, images: Tensor) -> DeepMacMaps:
-        """See `features`."""
-        return self.features(images)
-
     def features(self, images: Tensor) -> DeepMacMaps:
-        """What `detect` and `masks` need, computed once.
-
-        Args:
-            images: `(B, 3, H, W)`, sides multiples of `stride`.
-
-        Raises:
-            ValueError: for anything else.
-        """
-        if images.ndim == 4 and (images.shape[2] % self.stride or images.shape[3] % self.stride):
-            raise ValueError(
-                f"sides of images must be multiples of {self.stride}, got "
-                f"{images.shape[2]} x {images.shape[3]}; pad or resize them"
-            )
+        """Feature maps of `(B, 3, H, W)` images, see `Segmenter.features`."""
+        self.check_sides(images)
         x = self.decoder(pyramid.maps(self.backbone, images))
         return DeepMacMaps(*(branch(x) for branch in self.branches.values()))
 
@@ -197,31 +174,12 @@ class DeepMac(nn.Module):
         """At most `n` detections of each image with scores of at least `threshold`."""
         return pick_detections(self.peaks(features, n), threshold)
 
-    def masks(self, features: DeepMacMaps, boxes: Tensor, image_index: Tensor) -> Tensor:
-        """Logits of the masks of any boxes.
-
-        Args:
-            features: of the images.
-            boxes: `(N, 4)` x1, y1, x2, y2, pixels.
-            image_index: `(N,)` int64, which image each box is in.
-
-        Returns:
-            `(N, mask_size, mask_size)`; of boxes that are NaN, infinite, inverted or empty
-            `EMPTY_LOGIT`. In evaluation more than 256 boxes are taken in parts, so that 10,000 fit
-            in memory; in training all at once.
-
-        Raises:
-            ValueError: for other shapes, or an image that there is not.
-        """
-        check_boxes(boxes)
-        check_image_index(image_index, boxes, len(features.heat))
-        if self.training or len(boxes) <= _CHUNK:
-            return self.mask_logits(features, boxes, image_index)
-        parts = zip(boxes.split(_CHUNK), image_index.split(_CHUNK), strict=True)
-        return torch.cat([self.mask_logits(features, *part) for part in parts])
+    def n_images(self, features: DeepMacMaps) -> int:
+        """How many images the features are of."""
+        return len(features.heat)
 
     def mask_logits(self, features: DeepMacMaps, boxes: Tensor, image_index: Tensor) -> Tensor:
-        """`masks` without checks and parts, for export."""
+        """See `Segmenter.mask_logits`."""
         valid = valid_boxes(boxes)
         boxes = torch.where(valid[:, None], boxes.detach(), 0)
         n, size = boxes.shape[0], self.mask_size

@@ -11,7 +11,7 @@ import zlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import torch
@@ -27,7 +27,7 @@ from perception.deep_mac.train_batches import SceneBatches, pixel_statistics
 from perception.deep_mac.train_config import SegmenterTrainConfig
 from perception.train_batches import Range, step_seed
 
-SaveFunction = Callable[[nn.Module, Path, dict[str, Any]], None]
+SaveFunction = Callable[[Segmenter, Path, dict[str, Any]], None]
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,7 @@ class SegmenterResult:
 
 
 def train_segmenter(
-    model: nn.Module,
+    model: Segmenter,
     train: InstanceSet,
     held_out: InstanceSet,
     config: SegmenterTrainConfig,
@@ -80,7 +80,7 @@ def train_segmenter(
     Checkpoints from before the end have scores of `config.validate_samples` scenes in given boxes.
 
     Args:
-        model: a `Segmenter`; trained in place and left with the final averaged weights, in
+        model: trained in place and left with the final averaged weights, in
             evaluation mode.
         train: what to learn from; masks only of `config.masked_classes`.
         held_out: what to be scored by, with masks of all classes; it chooses nothing.
@@ -106,7 +106,7 @@ def train_segmenter(
 class _Run(Run[SegmenterTrainConfig]):
     def __init__(
         self,
-        model: nn.Module,
+        model: Segmenter,
         data: InstanceSet,
         held_out: InstanceSet,
         config: SegmenterTrainConfig,
@@ -115,7 +115,7 @@ class _Run(Run[SegmenterTrainConfig]):
     ) -> None:
         identity = {"data": _fingerprint(data), "held-out data": _fingerprint(held_out)}
         super().__init__(model, config, out, identity, config.precision)
-        self.segmenter = cast(Segmenter, model)
+        self.segmenter = model
         self.save = save
         self.statistics = pixel_statistics(data)
         self.batches = SceneBatches(data, config, self.statistics, self.device)
@@ -182,7 +182,7 @@ class _Run(Run[SegmenterTrainConfig]):
                 "unseen": self.unseen,
                 "held_out": scores,
             }
-            self.save(self.model, self.out / "last", training)
+            self.save(self.segmenter, self.out / "last", training)
 
     def renew_norms(self) -> None:
         count = self.config.norm_batches
@@ -262,7 +262,7 @@ class _Pass(nn.Module):
         self._show(int(step))
 
 
-def _check_sets(model: nn.Module, train: InstanceSet, held_out: InstanceSet) -> None:
+def _check_sets(model: Segmenter, train: InstanceSet, held_out: InstanceSet) -> None:
     if not len(train) or not len(held_out):
         raise ValueError(f"scenes are needed, got {len(train)} and {len(held_out)} held out")
     if tuple(train.classes) != tuple(held_out.classes):
@@ -270,7 +270,7 @@ def _check_sets(model: nn.Module, train: InstanceSet, held_out: InstanceSet) -> 
             f"held-out scenes must have the classes of the training scenes, "
             f"{', '.join(train.classes)}, got {', '.join(held_out.classes)}"
         )
-    n_classes = getattr(getattr(model, "config", None), "n_classes", len(train.classes))
+    n_classes = model.config.n_classes
     if n_classes != len(train.classes):
         raise ValueError(
             f"the network must have {len(train.classes)} classes, as the scenes, got {n_classes}"

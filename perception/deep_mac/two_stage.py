@@ -34,8 +34,15 @@ from perception.deep_mac.boxes import (
 )
 from perception.deep_mac.crops import crop_masks
 from perception.deep_mac.heads import MaskHeadConfig, create_mask_head, resolve_mask_head
-from perception.deep_mac.instances import Detections, MaskTraining, Targets
-from perception.deep_mac.network import EMPTY_LOGIT, MATCH_IOU, PROPOSAL_JITTER
+from perception.deep_mac.instances import (
+    EMPTY_LOGIT,
+    MATCH_IOU,
+    PROPOSAL_JITTER,
+    Detections,
+    MaskTraining,
+    Segmenter,
+    Targets,
+)
 from perception.deep_mac.proposals import (
     COARSEST_STRIDE,
     FeaturePyramid,
@@ -48,8 +55,6 @@ from perception.deep_mac.proposals import (
 
 BOX_WEIGHTS = (10.0, 10.0, 5.0, 5.0)
 """Factors of the deltas that refine proposals, which are small (Ren et al. 2015's code)."""
-_CHUNK = 256
-"""Boxes that are cropped at once outside training: 64 MB of crops of 64 channels."""
 _COUNTS = ("n_classes", "width", "finest", "box_crop", "box_width", "sampled", "mask_crop")
 _WEIGHTS = ("objectness", "proposal_boxes", "classes", "boxes", "mask")
 
@@ -143,8 +148,8 @@ class DeepMarcMaps(NamedTuple):
     size: tuple[int, int]
 
 
-class DeepMarc(nn.Module):
-    """A `perception.deep_mac.instances.Segmenter`.
+class DeepMarc(Segmenter):
+    """A Mask R-CNN with a deep mask head, as the head of this module says.
 
     Attributes:
         config: sizes.
@@ -170,24 +175,9 @@ class DeepMarc(nn.Module):
         self.box_head = _BoxHead(config, width)
         self.mask_branch = _MaskBranch(config, width)
 
-    def forward(self, images: Tensor) -> DeepMarcMaps:
-        """See `features`."""
-        return self.features(images)
-
     def features(self, images: Tensor) -> DeepMarcMaps:
-        """What `detect` and `masks` need, computed once.
-
-        Args:
-            images: `(B, 3, H, W)`, sides multiples of `stride`.
-
-        Raises:
-            ValueError: for anything else.
-        """
-        if images.ndim == 4 and (images.shape[2] % self.stride or images.shape[3] % self.stride):
-            raise ValueError(
-                f"sides of images must be multiples of {self.stride}, got "
-                f"{images.shape[2]} x {images.shape[3]}; pad or resize them"
-            )
+        """Feature maps of `(B, 3, H, W)` images, see `Segmenter.features`."""
+        self.check_sides(images)
         return DeepMarcMaps(self.pyramid(images), (images.shape[-2], images.shape[-1]))
 
     @torch.no_grad()
@@ -224,30 +214,12 @@ class DeepMarc(nn.Module):
         kept = batched_nms(boxes, values, classes, self.config.suppression_iou)[:n]
         return Detections(boxes[kept], values[kept], classes[kept])
 
-    def masks(self, features: DeepMarcMaps, boxes: Tensor, image_index: Tensor) -> Tensor:
-        """Logits of the masks of any boxes.
+    def n_images(self, features: DeepMarcMaps) -> int:
+        """How many images the features are of."""
+        return len(features.maps[0])
 
-        Args:
-            features: of the images.
-            boxes: `(N, 4)` x1, y1, x2, y2, pixels.
-            image_index: `(N,)` int64, which image each box is in.
-
-        Returns:
-            `(N, mask_size, mask_size)`; of boxes that are NaN, infinite, inverted or empty
-            `EMPTY_LOGIT`. In evaluation more than 256 boxes are taken in parts, so that 10,000 fit
-            in memory; in training all at once.
-
-        Raises:
-            ValueError: for other shapes, or an image that there is not.
-        """
-        check_boxes(boxes)
-        check_image_index(image_index, boxes, len(features.maps[0]))
-        if self.training or len(boxes) <= _CHUNK:
-            return self._mask_logits(features, boxes, image_index)
-        parts = zip(boxes.split(_CHUNK), image_index.split(_CHUNK), strict=True)
-        return torch.cat([self._mask_logits(features, *part) for part in parts])
-
-    def _mask_logits(self, features: DeepMarcMaps, boxes: Tensor, image_index: Tensor) -> Tensor:
+    def mask_logits(self, features: DeepMarcMaps, boxes: Tensor, image_index: Tensor) -> Tensor:
+        """See `Segmenter.mask_logits`."""
         crops = self._crops(features, boxes, image_index, self.config.mask_crop)
         valid = valid_boxes(boxes)[:, None, None]
         return torch.where(valid, self.mask_branch(crops), EMPTY_LOGIT)

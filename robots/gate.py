@@ -117,8 +117,9 @@ class Gate:
         with self._lock:
             if self._went_back(newest, self._inference_stamp, now):
                 self._inference_stamp = None
-            reason = self._timing(newest, self._inference_stamp, now)
-            if not reason and now.ros - oldest > self.config.max_age * SECOND:
+            max_age = self.config.inference_max_age or self.config.max_age
+            reason = self._timing(newest, self._inference_stamp, now, max_age)
+            if not reason and now.ros - oldest > max_age * SECOND:
                 reason = "too old"
             if not reason and newest - oldest > self.config.max_skew * SECOND:
                 reason = "skewed"
@@ -404,9 +405,9 @@ class Gate:
     def _count(self, reason: str) -> None:
         self.health.reasons[reason] += 1
 
-    def _timing(self, stamp: int, last: int | None, now: Now) -> str:
+    def _timing(self, stamp: int, last: int | None, now: Now, max_age: float | None = None) -> str:
         """What is wrong with a stamp, or nothing."""
-        if now.ros - stamp > self.config.max_age * SECOND:
+        if now.ros - stamp > (self.config.max_age if max_age is None else max_age) * SECOND:
             return "too old"
         if stamp - now.ros > self.config.future * SECOND:
             return "from the future"

@@ -39,7 +39,10 @@ class GateConfig:
         positions: whether commands are positions (joint controllers) rather than velocities.
         command_timeout: seconds after the last good command until the robot is stopped.
         inference_timeout: seconds after the last fresh inference until then; 0 does not watch.
-        max_age: greatest age in seconds of observations, and of commands.
+        max_age: greatest age in seconds of the robot's position, and of commands.
+        inference_max_age: greatest age in seconds of what a fresh inference has seen; 0 takes
+            `max_age`. A camera and what looks at its pictures take longer than joints do, and must
+            not make the gate put up with a position that is as old.
         max_skew: greatest difference in seconds between the observations of one inference.
         future: seconds by which a stamp may lie in the future.
         rearm: after a stop: `explicit` waits for a person, `automatic` for `fresh` observations.
@@ -55,6 +58,7 @@ class GateConfig:
     command_timeout: float = 0.1
     inference_timeout: float = 0.0
     max_age: float = 0.1
+    inference_max_age: float = 0.0
     max_skew: float = 0.05
     future: float = 0.05
     rearm: Literal["explicit", "automatic"] = "explicit"
@@ -65,7 +69,8 @@ class GateConfig:
 
     def __post_init__(self) -> None:
         """Refuse what would never stop, or never move."""
-        for name in ("command_timeout", "max_age", "max_skew", "future", "inference_timeout"):
+        times = ("command_timeout", "max_age", "max_skew", "future")
+        for name in (*times, "inference_timeout", "inference_max_age"):
             value = getattr(self, name)
             if not np.isfinite(value) or value < 0:
                 raise ValueError(f"{name} must be a time in seconds, got {value}")

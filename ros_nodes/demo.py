@@ -24,6 +24,8 @@ from ros_nodes.processes import Processes, running
 
 ANY = "sim_any"
 """The graph of environments that are not driven by displacements."""
+LOCKSTEP = ("sim_lockstep", ANY)
+"""Graphs in which the simulator waits for every command."""
 TOLERANCE = 1e-6
 """By which a direct episode and one through the graph may differ: metres of the tool's path, or
 units of the observation of any environment."""
@@ -144,7 +146,7 @@ def run_demo(config: DemoConfig, logs: Path | None = None) -> dict[str, Any]:
         answer["ros"]["gave_up"] = sum(row["score"] is None for row in rows)
     if config.direct:
         answer["direct"] = _summary(direct)
-        if config.graph in ("sim_lockstep", ANY) and not config.perceived:
+        if config.graph in LOCKSTEP and not config.perceived:
             same = sum(one == other for one, other in zip(rows, direct, strict=True))
             answer["parity"] = {**_parity(path, direct_path), "episodes_equal": same}
     return answer
@@ -166,6 +168,9 @@ def _through(
         with progress(f"{config.policy} through ROS 2", config.episodes) as meter:
             also = ("object_poses",) if config.perceived else ()
             for seed in range(config.seed, config.seed + config.episodes):
+                if config.graph not in LOCKSTEP:
+                    # A policy begins anew without a word, and an armed gate stops at that.
+                    operator.disarm()
                 operator.begin_episode(seed, also)
                 operator.arm()
                 rows.append(_end(operator, seed, config.perceived))

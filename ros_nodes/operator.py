@@ -163,6 +163,10 @@ class Operator:
                 raise TimeoutError(f"the safety gate does not arm: {answer.message}")
             self.rest(0.1)
 
+    def disarm(self) -> None:
+        """Let nothing move the robot until it is armed again."""
+        self.call(SetBool, "safety_gate/arm", SetBool.Request(data=False))
+
     def estop(self, pressed: bool) -> None:
         """Press or reset the emergency stop."""
         self.call(SetBool, "safety_gate/estop", SetBool.Request(data=pressed))

@@ -15,12 +15,16 @@ __all__ = ["COLORS", "SEGMENTER", "check_perceived", "looks", "perceiving"]
 _REALTIME = ("sim_insertion.yaml", "sim_joints.yaml")
 _SIMULATED = (*_REALTIME, "sim_lockstep.yaml")
 LATE: dict[str, Any] = {
-    "sim_robot.camera_rate": 10.0,
-    "perception.max_age": 0.3,
+    "sim_robot.camera_rate": 15.0,
     "object_poses.max_age": 0.3,
     "policy.max_age": 0.3,
+    "safety_gate.inference_max_age": 0.4,
+    "safety_gate.inference_timeout": 0.8,
 }
-"""In real time masks come late. The policy still drops what is older than 2.5 of its periods."""
+"""In real time poses come late, by what drawing, looking and measuring take, and a decision waits
+for a picture from after the last motion."""
+LATE_MASKS: dict[str, Any] = {"perception.max_age": 0.3}
+"""The same of the segmenter."""
 SEEN: dict[str, Any] = {"sim_robot.objects": False, "sim_robot.camera_rate": 30.0}
 """A simulator that tells no poses but shows pictures."""
 
@@ -53,11 +57,14 @@ def perceiving(graph: Graph, segmenter: str) -> tuple[Graph, dict[str, Any]]:
     if "object_poses" not in names:
         added.append(NodeSpec("object_poses"))
         parameters |= SEEN
+    realtime = graph.config in _REALTIME
+    if realtime:
+        parameters |= LATE
     if segmenter != COLORS:
         added.append(NodeSpec("perception"))
         parameters |= {"object_poses.masks": True, "perception.checkpoint": segmenter}
-        if graph.config in _REALTIME:
-            parameters |= LATE
+        if realtime:
+            parameters |= LATE_MASKS
     return replace(graph, nodes=(*graph.nodes, *added)), parameters
 
 

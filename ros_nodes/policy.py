@@ -55,7 +55,8 @@ STEADY = Clock(clock_type=ClockType.STEADY_TIME)
 
 
 STALE_PERIODS = 2.5
-"""Periods after which the result of an inference is no longer about the present."""
+"""Periods after which the result of an inference is no longer about the present, unless
+observations themselves may be older."""
 
 PARAMETERS = (
     Parameter("checkpoint", "block-insertion-ibc", "folder of a checkpoint, or a shipped name"),
@@ -352,6 +353,12 @@ class PolicyNode(LifecycleNode):
         self._doubt = self.policy.doubt
         return action
 
+    @property
+    def _stale(self) -> float:
+        """Age of observations in seconds beyond which what was decided on them is dropped."""
+        period = 1.0 / self.value["rate"]
+        return max(STALE_PERIODS * period, self.value["max_age"] + period)
+
     def _deliver(self, outcome: Outcome[Job]) -> None:
         job = outcome.job
         with self._lock:
@@ -362,7 +369,7 @@ class PolicyNode(LifecycleNode):
                 self.get_logger().error(str(outcome.error), throttle_duration_sec=1.0)
                 return
             age = self.get_clock().now().nanoseconds - job.oldest
-            if not self.value["lockstep"] and age > STALE_PERIODS * 1e9 / self.value["rate"]:
+            if not self.value["lockstep"] and age > self._stale * 1e9:
                 self._count("too slow")
                 self.get_logger().warning(
                     f"a decision came {age / 1e6:.0f} ms after its observations and is dropped",

@@ -135,10 +135,10 @@ class Setpoints:
         arrival, segment = self._value["arrival"], self._segment
         if not arrival or segment is None:
             return True
-        if segment.over(now, grace=self._value["patience"]):
-            return True
+        seen = now - (clock - stamp)  # what was measured before the end says nothing of it
         distance = float(np.abs(segment.end - measured).max())
-        return segment.over(now - (clock - stamp), grace=0.0) and distance <= arrival
+        patience = 0.0 if distance <= arrival else self._value["patience"]
+        return segment.over(seen, grace=patience)
 
     def go(self, action: Array, measured: Array, joints: Array | None, now: int) -> Any:
         """Set out to a new commanded position.
@@ -188,7 +188,7 @@ class Setpoints:
         segment, kind = self._segment, self._value["command"]
         if segment is None:
             return None
-        if segment.over(now, grace=1.5 / self._value["rate"]):
+        if segment.over(now, grace=1.5 / self._value["rate"] + self._value["max_age"]):
             # Nothing new for long: what follows is no decision, and the gate shall know.
             self._segment = None
             return None

@@ -66,7 +66,10 @@ PARAMETERS = (
     Parameter("command_timeout", 0.1, "stop this long in s after the last good command", 0.02, 1.0),
     Parameter("inference_timeout", 0.25, "stop this long in s after the last fresh inference "
               "(2.5 policy periods); 0 does not watch, for teleoperation", 0.0, 10.0),
-    Parameter("max_age", 0.1, "greatest age in s of observations and commands", 0.01, 1.0),
+    Parameter("max_age", 0.1, "greatest age in s of the robot's position and of commands",
+              0.01, 1.0),
+    Parameter("inference_max_age", 0.0, "greatest age in s of what a fresh inference has seen, "
+              "such as pictures; 0: max_age", 0.0, 5.0),
     Parameter("max_skew", 0.05, "greatest time in s between observations of one inference",
               0.0, 1.0),
     Parameter("future", 0.05, "seconds by which a stamp may lie in the future", 0.0, 1.0),
@@ -98,7 +101,8 @@ def gate_config(values: dict[str, Any]) -> GateConfig:
         if len(axes[name]) != n:
             raise ValueError(f"{name} needs {n} numbers for {kind}, got {len(axes[name])}")
     names = (
-        "command_timeout", "inference_timeout", "max_age", "max_skew", "future", "rearm", "fresh"
+        "command_timeout", "inference_timeout", "max_age", "inference_max_age", "max_skew",
+        "future", "rearm", "fresh",
     )  # fmt: skip
     fence = None
     if values["twist_frame"] == "base":

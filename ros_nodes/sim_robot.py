@@ -26,10 +26,14 @@ from std_srvs.srv import Trigger
 
 from decisive.options import parse_options
 from envs.tabletop.base import TabletopEnv
+from envs.tabletop.camera import ROBOT_CAMERA, rgbd
+from envs.tabletop.scene import Configuration
+from robots.streaming import Outcome, Worker
 from ros_nodes import messages
 from ros_nodes.any_environment import SimulatedEnvironment
 from ros_nodes.parameters import Parameter, current, declare
 from ros_nodes.running import COMMAND, COMMAND_TYPES, EPISODES, RELIABLE, run
+from ros_nodes.simulated_camera import Pictures, SimulatedCamera
 from ros_nodes.simulation import PERIOD, POINTING_DOWN, Setpoint, SimulatedRobot
 
 STEP_NS = round(PERIOD * 1e9)
@@ -96,7 +100,12 @@ class SimRobot(Node):
         self._lock = threading.Lock()
         self._time = STEP_NS  # simulated nanoseconds; 0 means "unset" to ROS
         self._pictured = 0.0
-        self._pictures: tuple[Any, list[tuple[Any, Any]]] | None = None  # of which stamp
+        self._pictures: tuple[Any, Pictures] | None = None  # of which stamp
+        self._camera: SimulatedCamera | None = None
+        self._drawing: Worker[tuple[Any, Configuration]] | None = None
+        if self._camera_rate and not self._lockstep:
+            self._camera = camera = SimulatedCamera(value["env"], settings)
+            self._drawing = Worker(lambda job: camera.draw(job[1]), self._send_drawn)
         self._make_publishers()
         self.create_subscription(
             COMMAND_TYPES[self._kind], "robot/command", self._on_command, COMMAND
@@ -267,32 +276,40 @@ class SimRobot(Node):
             self._publish_pictures(table, stamp)
 
     def _publish_pictures(self, table: TabletopEnv, stamp: Any) -> None:
-        now = time.monotonic()
-        if not self._lockstep and now - self._pictured < 0.98 / self._camera_rate:
+        """In lockstep at once, in real time as soon as they are drawn."""
+        if self._lockstep:
+            if self._pictures is None or self._pictures[0] != stamp:
+                self._pictures = (stamp, rgbd(table.scene.client, ROBOT_CAMERA))
+            self._send_pictures(*self._pictures)  # asked again: nothing has moved
             return
-        self._pictured = now
-        if self._pictures is None or self._pictures[0] != stamp:
-            self._pictures = (stamp, self._render(table, stamp))
-        for publisher, message in self._pictures[1]:  # asked again: nothing has moved
-            publisher.publish(message)
+        now = time.monotonic()
+        assert self._drawing is not None  # __init__
+        if now - self._pictured >= 0.98 / self._camera_rate and not self._drawing.busy:
+            self._pictured = now
+            self._drawing.submit((stamp, table.scene.configuration()))
 
-    def _render(self, table: TabletopEnv, stamp: Any) -> list[tuple[Any, Any]]:
-        """Publishers, and what the camera shows on them."""
-        from envs.tabletop.camera import ROBOT_CAMERA, rgbd
+    def _send_drawn(self, outcome: Outcome[tuple[Any, Configuration]]) -> None:
+        """In the thread that waits for the camera's process."""
+        if outcome.error is not None:
+            self.get_logger().error(f"no pictures: {outcome.error}", throttle_duration_sec=1.0)
+            return
+        self._send_pictures(outcome.job[0], outcome.result)
 
-        rgb, depth = rgbd(table.scene.client, ROBOT_CAMERA)
-        matrix, size = ROBOT_CAMERA.matrix, rgb.shape[:2]
-        return [
-            (self._color, messages.image_message(rgb, "rgb8", stamp, CAMERA_FRAME)),
-            (self._depth, messages.depth_message(depth, stamp, CAMERA_FRAME)),
-            (self._color_info, messages.camera_info(matrix, size, stamp, CAMERA_FRAME)),
-        ]
+    def _send_pictures(self, stamp: Any, pictures: Pictures) -> None:
+        rgb, depth = pictures
+        info = messages.camera_info(ROBOT_CAMERA.matrix, rgb.shape[:2], stamp, CAMERA_FRAME)
+        self._color.publish(messages.image_message(rgb, "rgb8", stamp, CAMERA_FRAME))
+        self._depth.publish(messages.depth_message(depth, stamp, CAMERA_FRAME))
+        self._color_info.publish(info)
 
     def finish(self) -> None:
         """End the physics."""
         self._ended.set()
         if self._thread is not None:
             self._thread.join(1.0)
+        if self._camera is not None and self._drawing is not None:
+            self._drawing.close()
+            self._camera.close()
         self.robot.close()
 
 

@@ -301,6 +301,18 @@ def test_observations_of_one_inference_must_belong_together(cell: Cell) -> None:
     assert not cell.gate.infer(cell.ros - 180 * MS, cell.ros, cell.now)
 
 
+def test_what_was_seen_by_a_camera_may_be_older_than_the_robots_position() -> None:
+    cell = Cell(inference_max_age=0.3)
+    cell.arm()
+    seen = cell.ros - 250 * MS
+    assert cell.gate.infer(seen, seen + 20 * MS, cell.now)
+    cell.wait(100)
+    assert not cell.gate.infer(cell.ros - 310 * MS, cell.ros - 290 * MS, cell.now)
+    assert cell.gate.health.reasons["inference too old"] == 1
+    assert not cell.gate.observe(np.zeros(2), cell.ros - 150 * MS, cell.now)
+    assert cell.gate.health.reasons["observation too old"] == 1
+
+
 def test_reordered_observations_do_not_count_as_fresh() -> None:
     cell = Cell()
     for shift in (0, -20, 5):
@@ -589,6 +601,7 @@ def test_positions_begin_anew_where_a_simulator_has_put_the_robot() -> None:
         {"command_timeout": 0.0},
         {"command_timeout": math.nan},
         {"max_age": 0.0},
+        {"inference_max_age": -1.0},
         {"max_skew": -1.0},
         {"rearm": "sometimes"},
         {"fresh": 0},

@@ -186,7 +186,7 @@ def test_a_segmenter_starts_what_sees_and_tells_it_so():
     simulated = run_file(ROOT / "launch" / "sim_insertion.launch.py")
     seeing = nodes_of(simulated, segmenter="colors")
     assert [node.name for node in seeing][3:] == ["object_poses"]
-    assert seeing[0].parameters[1:] == [{"objects": False, "camera_rate": 30.0}]
+    assert seeing[0].parameters[1:] == [{"objects": False, "camera_rate": 15.0}]
     with pytest.raises(AssertionError):  # nothing there sees a table
         nodes_of(run_file(ROOT / "launch" / "navigation.launch.py"), segmenter="masks")
 

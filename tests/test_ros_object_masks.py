@@ -34,6 +34,7 @@ from ros_nodes.object_poses import ObjectPoses
 from ros_nodes.perceiving import (
     COLORS,
     LATE,
+    LATE_MASKS,
     SEEN,
     SEGMENTER,
     check_perceived,
@@ -208,8 +209,8 @@ def test_a_graph_gets_the_nodes_that_it_lacks() -> None:
         "object_poses.masks": True,
         "perception.checkpoint": "some",
     }
-    assert perceiving(GRAPHS["sim_insertion"], "some")[1] == values | LATE
-    assert perceiving(GRAPHS["sim_insertion"], COLORS)[1] == SEEN
+    assert perceiving(GRAPHS["sim_insertion"], "some")[1] == values | LATE | LATE_MASKS
+    assert perceiving(GRAPHS["sim_insertion"], COLORS)[1] == SEEN | LATE
     graph, values = perceiving(GRAPHS["hardware_servo"], "some")
     names = [node.name for node in graph.nodes]
     assert names == ["object_poses", "policy", "safety_gate", "perception"]

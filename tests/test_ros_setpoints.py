@@ -232,6 +232,7 @@ LIMITS: dict[str, Any] = {
     "workspace_high": [0.6, 0.5, 0.5],
     "command_timeout": 0.1,
     "inference_timeout": 0.0,
+    "inference_max_age": 0.0,
     "max_age": 0.1,
     "max_skew": 0.05,
     "future": 0.05,
@@ -263,6 +264,37 @@ def test_a_gate_knows_the_box_of_its_arm() -> None:
 def test_a_gate_whose_arm_is_another_does_not_start(change: dict[str, Any], why: str) -> None:
     with pytest.raises(ValueError, match=why):
         gate_config({**LIMITS, **change})
+
+
+# A camera's delay.
+
+
+def test_only_what_was_seen_after_a_way_says_that_it_has_ended() -> None:
+    setpoints = Setpoints({**VALUES, "command": "twist"}, started())
+    end = np.array([0.32, 0.0])
+    setpoints.go(np.array([0.02, 0.0]), np.array([0.3, 0.0]), None, SECOND)
+    over = SECOND + SECOND // 5  # a way takes 0.2 s at 5 Hz
+    late = SECOND // 4
+    for measured, after, arrived in [
+        (end, -0.01, False),
+        (end, 0.01, True),
+        (end - 0.005, 0.01, False),
+        (end - 0.005, 0.09, False),  # it is given 0.1 s to get there
+        (end - 0.005, 0.11, True),
+    ]:
+        stamp = over + round(after * SECOND)
+        assert setpoints.arrived(measured, stamp, stamp + late, stamp + late) == arrived
+
+
+def test_setpoints_outlast_a_way_by_what_observations_may_be_late() -> None:
+    values = {**VALUES, "command": "twist", "max_age": 0.3}
+    clock = SimpleNamespace(nanoseconds=0, to_msg=lambda: messages.stamp_of(1))
+    setpoints = Setpoints(values, started())
+    setpoints.go(np.array([0.02, 0.0]), np.array([0.3, 0.0]), None, SECOND)
+    for after, said in [(0.1, True), (0.79, True), (0.81, False)]:  # 0.2 + 1.5 periods + 0.3
+        clock.nanoseconds += 1
+        message = setpoints.setpoint(SECOND + round(after * SECOND), clock)
+        assert (message is not None) == said
 
 
 # The simulated arm.

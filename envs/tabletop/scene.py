@@ -41,6 +41,10 @@ COLORS = {
 """Close to the palette of Okabe and Ito, which colour-blind people can tell apart."""
 
 
+Configuration = list[tuple[tuple[Sequence[float], Sequence[float]], list[float]]]
+"""Of every body its base's position (metres) and quaternion (xyzw), and its joints (rad or m)."""
+
+
 @dataclass(frozen=True)
 class Box:
     """One box of a fixture, in its frame: centre and half extents in metres, yaw in rad."""
@@ -191,6 +195,26 @@ class Scene:
         step = self._step
         for _ in range(n):
             step()
+
+    def configuration(self) -> Configuration:
+        """Where everything is, which is all that a picture shows."""
+        client = self.client
+        return [
+            (
+                self._get_pose(body),
+                [client.getJointState(body, k)[0] for k in range(client.getNumJoints(body))],
+            )
+            for body in range(client.getNumBodies())
+        ]
+
+    def configure(self, configuration: Configuration) -> None:
+        """Put everything where it is in another scene of the same bodies, to draw it."""
+        self._poses = None
+        client = self.client
+        for body, (base, joints) in enumerate(configuration):
+            client.resetBasePositionAndOrientation(body, *base)
+            for joint, position in enumerate(joints):
+                client.resetJointState(body, joint, position)
 
     def pose(self, body: int) -> tuple[float, float, float]:
         """`(x, y, yaw)` of a body in the world frame."""

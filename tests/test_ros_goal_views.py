@@ -383,16 +383,21 @@ def test_a_base_that_walked_about_finds_again_what_it_saw(tmp_path: Path) -> Non
                 asker.drive(graph.positions[start], graph.positions[end])
                 operator.rest(1.5)  # it looks around twice a second
                 asker.wait(12 * (k + 2))
+            shown = []
             for text in ("the bathroom", "浴室里"):
                 told = asker.ask(text)
                 assert told["text"] == text
                 assert told["held"] >= 5 * 12  # most of them of other rooms
-                best = told["views"][0]
-                where = np.array([best[axis] for axis in "xyz"])
-                shown = glimpse(scene.simulator, where, best["yaw"], 64).room
-                assert scene.house.rooms[shown].purpose == "bathroom"
-                goal = asker.goals[-1].pose.position
-                np.testing.assert_allclose((goal.x, goal.y, goal.z), where)
+                for view in told["views"]:
+                    where = np.array([view[axis] for axis in "xyz"])
+                    room = glimpse(scene.simulator, where, view["yaw"], 64).room
+                    shown.append(scene.house.rooms[room].purpose)
+                goal, best = asker.goals[-1].pose.position, told["views"][0]
+                np.testing.assert_allclose((goal.x, goal.y, goal.z), [best[k] for k in "xyz"])
+            # What there is to find depends on when it looked: the best view may be one of a hallway
+            # with the bathroom behind an open door.
+            assert len(shown) == 10
+            assert shown.count("bathroom") >= 7, shown
             # A picture that another camera takes near a viewpoint it has been to.
             there = graph.positions[way[-1]] + (0.2, 0.2, 0.0)
             seen = glimpse(scene.simulator, there, -0.4, 64)

@@ -171,6 +171,8 @@ class PolicyNode(LifecycleNode):
         driven = None if value["command"] == "twist" else chain
         self._setpoints = Setpoints(value, self._reference, driven)
         self._matcher = self._observations.matcher
+        period = 1.0 / value["rate"]
+        self._stale = max(STALE_PERIODS * period, value["max_age"] + period)
         self._output = self.create_lifecycle_publisher(
             COMMAND_TYPES[value["command"]], "policy/command", COMMAND
         )
@@ -352,12 +354,6 @@ class PolicyNode(LifecycleNode):
         action = self.policy.act(job.observation)
         self._doubt = self.policy.doubt
         return action
-
-    @property
-    def _stale(self) -> float:
-        """Age of observations in seconds beyond which what was decided on them is dropped."""
-        period = 1.0 / self.value["rate"]
-        return max(STALE_PERIODS * period, self.value["max_age"] + period)
 
     def _deliver(self, outcome: Outcome[Job]) -> None:
         job = outcome.job

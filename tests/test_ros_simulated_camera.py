@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import signal
-import time
 from typing import Any
 
 import numpy as np
@@ -39,6 +36,7 @@ def test_its_pictures_are_those_of_the_simulator_to_the_last_bit(options: dict[s
             before = color
     finally:
         camera.close()
+        assert camera.process.exitcode == 0
         robot.close()
 
 
@@ -46,11 +44,12 @@ def test_a_process_that_dies_is_one_line() -> None:
     robot, camera = SimulatedRobot(ENV, {}), SimulatedCamera(ENV, {})
     try:
         robot.reset(0)
-        (pid,) = camera._pool._processes
-        os.kill(pid, signal.SIGKILL)
-        time.sleep(1.0)  # the pool learns of it
+        configuration = robot.table.scene.configuration()
+        camera.draw(configuration)
+        camera.process.kill()
+        camera.process.join()
         with pytest.raises(OSError, match="has died"):
-            camera.draw(robot.table.scene.configuration())
+            camera.draw(configuration)
         camera.close()
         camera.close()
     finally:

@@ -85,6 +85,18 @@ def test_cells_are_kept_and_those_of_other_settings_refused(
     assert "other settings (steps)" in capsys.readouterr().err
 
 
+def test_a_table_goes_on_with_images_that_another_commit_rendered() -> None:
+    arguments = vision.Arguments("progressive", data="train", held_out="held")
+    cell = vision.Cell(arms("progressive", True)[0], 0)
+
+    def told(**facts: Any) -> dict[str, Any]:
+        data = replace(noise(8, (32, 32, 3)), facts={"seed": 1, "commit": "a"} | facts)
+        return vision.plan(cell, arguments, data, data)
+
+    assert told(commit="b", versions={"numpy": "3"}) == told()
+    assert told(seed=2) != told()
+
+
 def test_the_control_takes_means_over_a_fixed_grid() -> None:
     maps = torch.arange(64.0).view(1, 64, 1)
     tokens = PooledTokens()(maps, (8, 8))

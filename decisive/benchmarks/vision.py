@@ -25,6 +25,9 @@ if TYPE_CHECKING:
 
 _DRAW = 0  # Seed of the choice of training images: all arms and seeds see the same ones.
 _TIMED = 16  # Images of a batch that is timed.
+# Of a set that is rendered: who made it. Another commit renders the same images again, and a table
+# that was begun with them goes on.
+_PROVENANCE = ("versions", "commit")
 
 
 @dataclass(frozen=True)
@@ -164,11 +167,16 @@ def plan(cell: Cell, arguments: Arguments, train: ImageSet, held_out: ImageSet) 
         "arm": asdict(cell.arm),
         "seed": cell.seed,
         "steps": arguments.steps,
-        "train": [train.source, list(train.images.shape), dict(train.facts)],
-        "held_out": [held_out.source, list(held_out.images.shape), dict(held_out.facts)],
+        "train": [train.source, list(train.images.shape), _kept(train, made=False)],
+        "held_out": [held_out.source, list(held_out.images.shape), _kept(held_out, made=False)],
     }
     plain: dict[str, Any] = json.loads(json.dumps(told))
     return plain
+
+
+def _kept(data: ImageSet, made: bool) -> dict[str, Any]:
+    """Facts of a set: who made it, or what it is."""
+    return {name: value for name, value in data.facts.items() if (name in _PROVENANCE) == made}
 
 
 def run_cell(
@@ -196,6 +204,10 @@ def run_cell(
     example = batches.plain(np.arange(min(_TIMED, len(learned))))
     return {
         "plan": told,
+        "rendered": {
+            "train": _kept(train, made=True),
+            "held_out": _kept(held_out, made=True),
+        },
         "scores": result.scores.plain(),
         "train_scores": fitted.plain(),
         "parameters": sum(parameter.numel() for parameter in model.parameters()),

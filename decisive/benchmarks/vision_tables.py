@@ -202,6 +202,8 @@ def _progressive_arms(core: bool) -> tuple[Arm, ...]:
 
     return (
         arm("fixed-128", {"size": 128, **strong}, {}),
+        # What the first quarter of the growing ones can see: as many steps of it.
+        arm("fixed-64", {"size": 64, **strong}, {}),
         arm("growing", {}, {**growing, **constant}),
         arm("growing-adaptive", {}, {**growing, **adaptive}),
     )
@@ -225,6 +227,7 @@ _CONTRASTS = {
         ("growing", "fixed-128"),
         ("growing-adaptive", "fixed-128"),
         ("growing-adaptive", "growing"),
+        ("fixed-64", "fixed-128"),
     ),
 }
 _MAKERS = {

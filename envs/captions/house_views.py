@@ -73,15 +73,22 @@ class Glimpse(NamedTuple):
     Attributes:
         rays: `(4 * size * size, 6)` float32, four for each pixel.
         ids: `(size, size)` piece of furniture that each pixel shows; -1 the building.
-        room: index of the room that fills most of it. Through an open door one sees another room
-            than the one where one stands.
+        shares: `(rooms,)` of the rays that end in each room of the house.
         near: median distance of the rays, metres.
     """
 
     rays: NDArray[np.float32]
     ids: NDArray[np.int64]
-    room: int
+    shares: NDArray[np.float64]
     near: float
+
+    @property
+    def room(self) -> int:
+        """Index of the room that fills most of it.
+
+        Through an open door one sees another room than the one where one stands.
+        """
+        return int(self.shares.argmax())
 
 
 def glimpse(
@@ -92,8 +99,8 @@ def glimpse(
     pieces, rooms, distance = _cast(simulator, rays)
     # The upper left of each pixel's four rays says what it shows.
     ids = pieces.reshape(2 * size, 2 * size)[::2, ::2]
-    room = int(np.bincount(rooms, minlength=len(simulator.house.rooms)).argmax())
-    return Glimpse(rays, ids, room, float(np.median(distance)))
+    shares = np.bincount(rooms, minlength=len(simulator.house.rooms)) / len(rooms)
+    return Glimpse(rays, ids, shares, float(np.median(distance)))
 
 
 def picture(simulator: ProceduralSimulator, seen: Glimpse) -> NDArray[np.uint8]:

@@ -60,7 +60,6 @@ def random_crop(
         ValueError: if the window is larger than the padded image.
     """
     _check(images)
-    batch = len(images)
     height, width = size or images.shape[-2:]
     padded = F.pad(images, (padding,) * 4)
     free_rows, free_columns = padded.shape[-2] - height, padded.shape[-1] - width
@@ -69,13 +68,11 @@ def random_crop(
             f"a window of {height} x {width} does not fit into images of "
             f"{padded.shape[-2]} x {padded.shape[-1]} with their padding"
         )
-    top = (_uniform(images, generator) * (free_rows + 1)).long()
-    left = (_uniform(images, generator) * (free_columns + 1)).long()
-    rows = top[:, None] + torch.arange(height, device=images.device)
-    columns = left[:, None] + torch.arange(width, device=images.device)
-    number = torch.arange(batch, device=images.device)
-    cut = padded.permute(0, 2, 3, 1)[number[:, None, None], rows[:, :, None], columns[:, None, :]]
-    return cut.permute(0, 3, 1, 2).contiguous()
+    top = (_uniform(images, generator) * (free_rows + 1)).long().tolist()
+    left = (_uniform(images, generator) * (free_columns + 1)).long().tolist()
+    # Whole rows are copied, some ten times as fast as by an index for each pixel.
+    windows = zip(padded, top, left, strict=True)
+    return torch.stack([image[:, t : t + height, u : u + width] for image, t, u in windows])
 
 
 # Mixing images and targets
@@ -256,15 +253,16 @@ def equalize(images: Tensor, magnitude: float, sign: Tensor) -> Tensor:
     Magnitude and sign do not matter.
     """
     batch, channels, height, width = images.shape
-    level = (images * 255).round().long().view(batch * channels, height * width)
-    counts = torch.zeros(batch * channels, 256, dtype=torch.long, device=images.device)
-    counts.scatter_add_(1, level, torch.ones_like(level))
+    level = (images * 255).round().int().view(batch * channels, height * width)
+    # Levels of all channels in a row, 256 for each.
+    place = level + 256 * torch.arange(len(level), device=images.device).int()[:, None]
+    counts = torch.bincount(place.view(-1), minlength=256 * len(level)).view(-1, 256)
     # Pixels a step of the new scale: all but those of the brightest level, in 255 parts.
-    brightest = level.amax(1, keepdim=True)
+    brightest = level.amax(1, keepdim=True).long()
     step = (height * width - counts.gather(1, brightest)) // 255
     below = counts.cumsum(1) - counts
     table = ((below + step // 2) // step.clamp(min=1)).clamp(max=255)
-    new = table.gather(1, level).to(images.dtype).div(255).view_as(images)
+    new = table.to(images.dtype).div(255).view(-1).index_select(0, place.view(-1)).view_as(images)
     return torch.where(step.view(batch, channels, 1, 1) > 0, new, images)
 
 
@@ -302,11 +300,13 @@ def sharpness(images: Tensor, magnitude: float, sign: Tensor) -> Tensor:
     """Sharper or smoother, but for the outermost pixels."""
     if min(images.shape[-2:]) < 3:
         return images
-    kernel = images.new_ones(3, 3)
-    kernel[1, 1] = 5
-    kernel = (kernel / 13).expand(images.shape[1], 1, 3, 3)
+    # The mean of nine pixels, the middle one counting five times; by sums of rows and columns, four
+    # times as fast as a convolution.
+    inner = images[..., 1:-1, 1:-1]
+    rows = images[..., :-2, :] + images[..., 1:-1, :] + images[..., 2:, :]
+    nine = rows[..., :-2] + rows[..., 1:-1] + rows[..., 2:]
     smooth = images.clone()
-    smooth[..., 1:-1, 1:-1] = F.conv2d(images, kernel, groups=images.shape[1])
+    smooth[..., 1:-1, 1:-1] = (nine + 4 * inner) / 13
     return _enhance(images, smooth, magnitude, sign)
 
 

@@ -25,8 +25,8 @@ if TYPE_CHECKING:
 
 _DRAW = 0  # Seed of the choice of training images: all arms and seeds see the same ones.
 _TIMED = 16  # Images of a batch that is timed.
-# Of a set that is rendered: who made it. Another commit renders the same images again, and a table
-# that was begun with them goes on.
+# Of a set that is rendered: who made it. Pictures follow from the other facts, so a table that was
+# begun goes on when another commit renders them again; what is drawn otherwise must change those.
 _PROVENANCE = ("versions", "commit")
 
 

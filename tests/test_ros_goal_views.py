@@ -400,7 +400,7 @@ def test_a_base_that_walked_about_finds_again_what_it_saw(tmp_path: Path) -> Non
                     shares = glimpse(scene.simulator, where, view["yaw"], 64).shares
                     shown.append(round(float(shares[bathrooms].sum()), 2))
                 # From before its door the bathroom fills a half of a view, the hallway the other.
-                assert shown[-len(told["views"])] > 0.33, shown
+                assert shown[-len(told["views"])] > 0.4, shown
                 goal, best = asker.goals[-1].pose.position, told["views"][0]
                 np.testing.assert_allclose((goal.x, goal.y, goal.z), [best[k] for k in "xyz"])
             assert len(shown) == 10

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 DEFAULT_STEPS = 5000
 COCO = "coco128"
 _COCO_SIZE = 320
-Folders = Annotated[tyro.conf.UseAppendAction[tuple[str, ...]], tyro.conf.arg(metavar="FOLDER")]
+Sets = Annotated[tyro.conf.UseAppendAction[tuple[str, ...]], tyro.conf.arg(metavar="FOLDER|JSON")]
 Setting = Annotated[tyro.conf.UseAppendAction[tuple[str, ...]], tyro.conf.arg(metavar="NAME=VALUE")]
 
 
@@ -39,10 +39,12 @@ class Arguments:
     heads do best, and only if they are trained in the boxes of the labels (--crops ground-truth).
     Such heads want tight boxes; --jitter trains them for loose ones.
 
-    --data is a folder of `decisive data render-instances`, or several, or coco128 in the folder
-    that DECISIVE_DATA names, whose other half is then held out. A run that was stopped goes on when
-    the same command is given again. FOLDER/last is the checkpoint, with a model card; held-out
-    scores are those of the averaged weights, over classes with and without masks in training.
+    --data is a folder of `decisive data render-instances`, or several, or a file of COCO
+    annotations (.json) with its pictures beside it, or coco128 in the folder that DECISIVE_DATA
+    names, whose other half is then held out. In COCO annotations an instance may have a box and no
+    mask: it then teaches the detector only. A run that was stopped goes on when the same command is
+    given again. FOLDER/last is the checkpoint, with a model card; held-out scores are those of the
+    averaged weights, over classes with and without masks in training.
 
     Examples:
       decisive data render-instances --out outputs/scenes --frames 2000
@@ -52,16 +54,18 @@ class Arguments:
         --out outputs/masks
       decisive train segmenter --data coco128 --start-from outputs/masks --steps 500 \
         --out outputs/masks-coco
+      decisive train segmenter --data labels/train.json --held-out labels/test.json --size 320 \
+        --start-from tabletop-deep-mac --cpu-minutes 20 --out outputs/masks-own
       decisive train segmenter --data outputs/scenes --data outputs/insertion --size 256x192 \
         --held-out outputs/scenes-test --held-out outputs/insertion-test --out outputs/joint
       decisive view --boxes --checkpoint outputs/masks --image photo.png
     """
 
-    data: Folders
-    """Scenes to learn from: a folder, once for each, or coco128."""
+    data: Sets
+    """Scenes to learn from: a folder or COCO's annotations, once for each, or coco128."""
     out: Annotated[str, tyro.conf.arg(metavar="FOLDER")]
     """Folder of the run."""
-    held_out: Folders = ()
+    held_out: Sets = ()
     """Scenes to be scored by, once for each; the held-out half of coco128 if not given."""
     model: str = "deep_mac_small"
     """Network: deep_mac_mini, deep_mac_small, deep_marc_small, ..."""
@@ -81,7 +85,7 @@ class Arguments:
     """Setting of the training, such as batch_size=16 or flip=false; once for each."""
     size: Annotated[OptionalText, tyro.conf.arg(metavar="N|WxH")] = None
     """Pixels a side, or width x height, that pictures are letterboxed to; their own if not given,
-    320 for coco128."""
+    320 of photographs (COCO's)."""
     cpu_minutes: Annotated[float | None, tyro.conf.arg(aliases=("--minutes",))] = None
     """Budget in CPU-minutes of training steps (wall minutes on a GPU)."""
     steps: int | None = None
@@ -98,15 +102,15 @@ def main(argv: Sequence[str]) -> int:
     """Run the verb with the words after `segmenter`."""
     arguments = parse(Arguments, argv, "train segmenter")
     if not arguments.data:
-        raise ValueError("name scenes to learn from: --data FOLDER")
+        raise ValueError("name scenes to learn from: --data FOLDER or --data FILE.json")
     if not arguments.held_out and arguments.data != (COCO,):
-        raise ValueError("name scenes to be scored by: --held-out FOLDER")
+        raise ValueError("name scenes to be scored by: --held-out FOLDER or --held-out FILE.json")
     size = read_size(arguments.size)
 
     from perception.deep_mac.training import train_segmenter
 
-    train = _open(arguments.data, "train2017", size)
-    held_out = _open(arguments.held_out or arguments.data, "val2017", size, train.classes)
+    train = _open(arguments.data, size)
+    held_out = _open(arguments.held_out or arguments.data, size, scored_as=train.classes)
     config = _config(arguments, size)
     model, architecture = _model(arguments, len(train.classes))
     command = provenance.command("train", ["segmenter", *argv])
@@ -144,22 +148,29 @@ def read_size(text: str | None) -> tuple[int, int] | None:
 
 def _open(
     names: Sequence[str],
-    split: str,
     size: tuple[int, int] | None,
-    classes: Sequence[str] | None = None,
+    *,
+    scored_as: Sequence[str] | None = None,
 ) -> InstanceSet:
+    """What is named, to learn from or, with the classes of what was learned, to be scored by."""
+    from learning.coco_annotations import SUFFIX, CocoAnnotations
     from learning.coco_polygons import open_coco_polygons
     from learning.instance_set import JoinedInstances, open_instance_set
 
+    scored = scored_as is not None
+    photographs = size or (_COCO_SIZE, _COCO_SIZE)
+
     def one(name: str) -> InstanceSet:
-        if name != COCO:
-            return open_instance_set(name)
-        return open_coco_polygons(split=split, size=size or (_COCO_SIZE, _COCO_SIZE))
+        if name == COCO:
+            return open_coco_polygons(split="val2017" if scored else "train2017", size=photographs)
+        if name.endswith(SUFFIX):
+            return CocoAnnotations(name, photographs, masks=scored)
+        return open_instance_set(name)
 
     sets = [one(name) for name in names]
-    if len(sets) == 1 and classes in (None, sets[0].classes):
+    if len(sets) == 1 and scored_as in (None, sets[0].classes):
         return sets[0]
-    return JoinedInstances(sets, classes)
+    return JoinedInstances(sets, scored_as)
 
 
 def _config(arguments: Arguments, size: tuple[int, int] | None) -> SegmenterTrainConfig:

@@ -43,7 +43,7 @@ class Scene:
         boxes: `(n, 4)` float32, tight around what is seen: `x1, y1, x2, y2` in pixels; pixel
             (row i, column j) covers x from j to j + 1 and y from i to i + 1.
         classes: `(n,)` int64.
-        masks: `(n, H, W)` bool, what is seen of each; none is empty.
+        masks: `(n, H, W)` bool, what is seen of each; empty where it is not known.
     """
 
     image: NDArray[np.uint8]
@@ -57,7 +57,11 @@ class Scene:
 
     @classmethod
     def from_masks(
-        cls, image: NDArray[np.uint8], masks: NDArray[np.bool_], classes: NDArray[np.int64]
+        cls,
+        image: NDArray[np.uint8],
+        masks: NDArray[np.bool_],
+        classes: NDArray[np.int64],
+        boxes: NDArray[np.floating] | None = None,
     ) -> Self:
         """A scene whose boxes follow from its masks.
 
@@ -65,6 +69,8 @@ class Scene:
             image: `(H, W, 3)` uint8.
             masks: `(n, H, W)` bool. What has an empty one is not seen, so it is no instance.
             classes: `(n,)`.
+            boxes: `(n, 4)`, of instances whose mask is not known, so empty; NaN of all others.
+                None: there is no such instance.
 
         Raises:
             ValueError: for arrays that do not belong together.
@@ -77,9 +83,14 @@ class Scene:
                 f"masks must be bool {(n, *image.shape[:2])}, got {masks.dtype} {masks.shape}"
             )
         seen = masks.any((1, 2))
+        found = tight_boxes(masks)
+        if boxes is not None:
+            alone = ~np.isnan(boxes).any(1)
+            found[alone] = boxes[alone]
+            seen |= alone
         if not seen.all():
-            masks, classes = masks[seen], classes[seen]
-        return cls(image, tight_boxes(masks), np.asarray(classes, np.int64), masks)
+            found, masks, classes = found[seen], masks[seen], classes[seen]
+        return cls(image, found, np.asarray(classes, np.int64), masks)
 
     @classmethod
     def from_ids(

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from segmenter_cases import CLASSES, Scenes, discs, saved, tiny
 
 from decisive import cli
@@ -120,6 +121,51 @@ def test_sets_are_joined_at_a_size_that_is_no_square(sets, tmp_path: Path, capsy
     assert "24 synthetic scenes" in (tmp_path / "run" / "last" / "README.md").read_text()
 
 
+def labelled(folder: Path, data: Scenes, boxes_alone: bool = False) -> str:
+    """Scenes as a tool for labelling exports them: one JSON file, and pictures in `images`."""
+    coco = pytest.importorskip("pycocotools.mask")
+    (folder / "images").mkdir(parents=True)
+    images, annotations = [], []
+    for k, scene in enumerate(data.scenes):
+        Image.fromarray(scene.image).save(folder / "images" / f"{k}.png")
+        height, width = scene.image.shape[:2]
+        images.append({"id": k, "file_name": f"{k}.png", "height": height, "width": width})
+        for box, kind, mask in zip(scene.boxes.tolist(), scene.classes, scene.masks, strict=True):
+            code = coco.encode(np.asfortranarray(mask.astype(np.uint8)))
+            runs = {"size": [height, width], "counts": code["counts"].decode()}
+            x1, y1, x2, y2 = box
+            told = {"segmentation": [] if boxes_alone and int(kind) else runs}
+            told |= {"image_id": k, "category_id": int(kind), "bbox": [x1, y1, x2 - x1, y2 - y1]}
+            annotations.append(told)
+    categories = [{"id": k, "name": name} for k, name in enumerate(data.classes)]
+    file = folder / "labels.json"
+    told = {"images": images, "categories": categories, "annotations": annotations}
+    file.write_text(json.dumps(told))
+    return str(file)
+
+
+def test_pictures_that_people_labelled_are_learned_from(sets, tmp_path: Path, capsys) -> None:
+    drawn = labelled(tmp_path / "train", discs(16))
+    held = labelled(tmp_path / "held", discs(6, seed=1))
+    words = ("--steps", "2", "--size", "32", "--json")
+    assert train(sets, tmp_path / "rendered", *words) == 0
+    rendered = json.loads(capsys.readouterr().out)
+    assert train(("--data", drawn, "--held-out", held), tmp_path / "run", *words) == 0
+    told = json.loads(capsys.readouterr().out)
+    # The same pictures and masks in another form: the same training, to the last bit.
+    assert told["scores"] == rendered["scores"]
+    assert told["history"][-1]["loss"] == rendered["history"][-1]["loss"]
+
+    boxed = labelled(tmp_path / "boxed", discs(16), boxes_alone=True)
+    assert train(("--data", boxed, "--held-out", held), tmp_path / "few", *words) == 0
+    assert "instances with a box and no mask" in (tmp_path / "few/last/README.md").read_text()
+    assert train(("--data", drawn, "--held-out", boxed), tmp_path / "no", *words) == 2
+    error = capsys.readouterr().err
+    assert "has a box and no mask, which cannot be scored" in error
+    assert error.count("\n") == 1
+    assert not (tmp_path / "no").exists()
+
+
 def test_weights_are_taken_over_where_they_fit(sets, tmp_path: Path, capsys) -> None:
     one, other = tiny(seed=1), tiny(seed=2, n_classes=5)
     anew = take_weights(other, one)
@@ -160,6 +206,7 @@ def test_what_cannot_be_is_refused_in_one_line(sets, tmp_path: Path, capsys) -> 
         (("--start-from", str(tmp_path / "nothing")), "neither a folder nor a shipped segmenter"),
         (("--data", str(broken)), "not a set of instances"),
         (("--data", str(tmp_path / "nothing")), "no set of instances in this folder"),
+        (("--data", str(tmp_path / "nothing.json")), "nothing.json: No such file"),
     ):
         assert train(sets, tmp_path / "run", "--steps", "1", *words) == 2, words
         error = capsys.readouterr().err

@@ -79,7 +79,10 @@ def letterbox_scene(scene: Scene, size: tuple[int, int]) -> Scene:
         for n, start, own, new in zip(size, corner, scene.image.shape[:2], shape, strict=True)
     ]
     masks = _looked_up(torch.from_numpy(scene.masks), *map(torch.from_numpy, places))
-    return Scene.from_masks(image, masks.numpy(), scene.classes)
+    scale = (shape / scene.image.shape[:2])[::-1]
+    boxes = scene.boxes * np.tile(scale, 2) + np.tile(corner[::-1], 2)
+    boxes[scene.masks.any((1, 2))] = np.nan
+    return Scene.from_masks(image, masks.numpy(), scene.classes, boxes)
 
 
 @dataclass(frozen=True)

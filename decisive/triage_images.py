@@ -18,6 +18,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
+from learning.exif import camera_turn
+
 Fit = Literal["stretch", "crop", "pad"]
 FORMATS = ("JPEG", "PNG", "BMP", "GIF", "TIFF", "WEBP", "PPM")
 """Decoders that may look at a file; others can start programs or read many files (EPS)."""
@@ -29,16 +31,6 @@ MAX_PIXELS = 2**29
 """Pixels that a file may say it has; 20,000 x 20,000 are 0.75 of it."""
 
 _TWELVE_BITS = 4095
-_ORIENTATION = 0x0112  # Of EXIF.
-_TURNS = {
-    2: Image.Transpose.FLIP_LEFT_RIGHT,
-    3: Image.Transpose.ROTATE_180,
-    4: Image.Transpose.FLIP_TOP_BOTTOM,
-    5: Image.Transpose.TRANSPOSE,
-    6: Image.Transpose.ROTATE_270,
-    7: Image.Transpose.TRANSVERSE,
-    8: Image.Transpose.ROTATE_90,
-}
 # Bytes of a pixel in Pillow, with the copy that is made on the way to eight bits.
 _BYTES = {"1": 2, "L": 1, "RGB": 4, "YCbCr": 4, "P": 5, "I;16": 5, "I;16B": 5, "I;16L": 5}
 _OTHER_BYTES = 9
@@ -142,21 +134,13 @@ def _decode(image: Image.Image, side: int, channels: Literal[1, 3]) -> NDArray[n
             f"{MAX_BYTES / 2**20:,.0f} are the most; only baseline JPEG is shrunk on the way"
         )
     image.load()
-    turn = _turn(image)
+    turn = camera_turn(image)
     small = _eight_bits(image)
     if small.width > target[0] or small.height > target[1]:
         small = small.resize(target, Image.Resampling.BILINEAR, reducing_gap=2.0)
     if turn is not None:
         small = small.transpose(turn)
     return np.asarray(small.convert("L" if channels == 1 else "RGB"))
-
-
-def _turn(image: Image.Image) -> Image.Transpose | None:
-    """How the camera was held; damaged EXIF says nothing."""
-    try:
-        return _TURNS.get(image.getexif().get(_ORIENTATION, 1))
-    except Exception:  # its reader raises whatever the damage leads to
-        return None
 
 
 def _target(width: int, height: int, side: int) -> tuple[int, int]:

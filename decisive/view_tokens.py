@@ -19,6 +19,7 @@ from decisive.arguments import Flag, check_writable, parse
 from decisive.pictures import Pixels, save_png
 from decisive.token_pictures import spread, token_page
 from decisive.video import VideoWriter
+from learning.exif import upright
 
 if TYPE_CHECKING:
     from perception.checkpoint import SavedClassifier
@@ -145,14 +146,14 @@ def look(
 
 
 def read_image(path: str) -> Pixels:
-    """`(H, W, 3)` uint8 RGB of an image file.
+    """`(H, W, 3)` uint8 RGB of an image file, turned as the camera was held.
 
     Raises:
         ValueError: if it is none.
     """
     try:
         with Image.open(path) as file:
-            return np.asarray(file.convert("RGB"))
+            return np.asarray(upright(file).convert("RGB"))
     except (UnidentifiedImageError, SyntaxError, Image.DecompressionBombError) as error:
         raise ValueError(f"{path} is no image that can be read: {error}") from None
 

@@ -20,9 +20,10 @@ from typing import Any, TypeGuard
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps
+from PIL import Image
 
 from learning.coco_polygons import letterboxed, rasterise
+from learning.exif import upright
 from learning.instance_set import InstanceSet, Scene, checked_classes
 
 SUFFIX = ".json"
@@ -332,22 +333,22 @@ def _of_runs(runs: NDArray[np.int64], size: tuple[int, int]) -> NDArray[np.bool_
 
 
 def _opened(one: _Picture) -> Image.Image:
-    """A picture as it was labelled: turned by its EXIF tag where only then its sides fit.
+    """A picture as it was labelled: upright, or as it is stored where only so its sides fit.
 
     Raises:
         ValueError: if it cannot be read or its sides do not fit.
     """
     try:
         with Image.open(one.path) as file:
-            picture = file.convert("RGB")
-            turned = ImageOps.exif_transpose(picture)
+            stored = file.convert("RGB")
+            turned = upright(stored)
     except (OSError, Image.DecompressionBombError) as error:
         raise ValueError(f"{one.path}: not a picture ({error})") from None
-    for shown in (picture, turned):
+    for shown in (turned, stored):
         if one.size in (None, (shown.height, shown.width)):
             return shown
     raise ValueError(
-        f"{one.path}: {picture.height} x {picture.width} pixels, in the annotations "
+        f"{one.path}: {stored.height} x {stored.width} pixels, in the annotations "
         f"{' x '.join(map(str, one.size or ()))}"
     )
 

@@ -167,6 +167,11 @@ def test_a_picture_lies_as_it_was_labelled(tmp_path: Path) -> None:
     scene = CocoAnnotations(file)[0]
     assert scene.image.shape == (*SIZE, 3)
     assert scene.image[0, 0].tolist() == [255, 0, 0]
+    # Labelled by a tool that does not look at the tag.
+    stored = Image.new("RGB", SIZE[::-1])
+    stored.putpixel((0, 0), (255, 0, 0))
+    stored.save(tmp_path / "a.png", exif=exif)
+    assert CocoAnnotations(file)[0].image[0, 0].tolist() == [255, 0, 0]
     turned.save(tmp_path / "a.png")
     with pytest.raises(ValueError, match=r"a\.png: 12 x 8 pixels, in the annotations 8 x 12"):
         CocoAnnotations(file)[0]

@@ -7,7 +7,7 @@ import imageio_ffmpeg
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from PIL import Image, ImageOps
 
 from decisive import cli
 from decisive.pictures import MARGIN
@@ -74,6 +74,19 @@ def test_the_answers_are_those_of_the_network(folder, photo) -> None:
     expected = logits[:3].softmax(0).tolist()
     assert list(told["answers"]["object"].values()) == pytest.approx(expected, abs=1e-6)
     assert told["looks_at"] == pytest.approx([spread(m) for m in maps], abs=1e-4)
+
+
+def test_photographs_are_seen_upright(tmp_path) -> None:
+    pixels = np.random.default_rng(0).integers(0, 255, (6, 9, 3), dtype=np.uint8)
+    for orientation in range(1, 9):
+        exif = Image.Exif()
+        exif[0x0112] = orientation
+        Image.fromarray(pixels).save(tmp_path / "a.png", exif=exif)
+        with Image.open(tmp_path / "a.png") as file:
+            expected = np.asarray(ImageOps.exif_transpose(file))
+        np.testing.assert_array_equal(read_image(str(tmp_path / "a.png")), expected)
+    Image.fromarray(pixels).save(tmp_path / "a.png", exif=b"Exif\0\0II*\0damaged")
+    np.testing.assert_array_equal(read_image(str(tmp_path / "a.png")), pixels)
 
 
 def test_a_token_that_looks_at_one_patch_lights_that_patch() -> None:

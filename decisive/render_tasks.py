@@ -20,8 +20,7 @@ from decisive.pictures import GAP, INK, MARGIN, Page, Pixels, save_png
 from decisive.render_tabletop import BLOCK
 from decisive.task_tiles import tile
 from decisive.workers import in_blocks
-from envs.tabletop import task_pictures
-from envs.tabletop.clutter_bodies import Split
+from envs.tabletop.clutter_bodies import SOURCE, Split
 from envs.tabletop.task_pictures import CLASSES, TaskPictureConfig, TaskScenes
 
 if TYPE_CHECKING:
@@ -124,7 +123,7 @@ def render(arguments: Arguments, out: Path) -> TaskSet:
     }
     drawn = chunks(config, arguments.frames, arguments.workers)
     size = (config.size, config.size)
-    write_task_set(out, drawn, arguments.frames, size, targets, task_pictures.SOURCE, facts)
+    write_task_set(out, drawn, arguments.frames, size, targets, SOURCE, facts)
     written = open_task_set(out)
     if arguments.pictures:
         save_png(page(written, min(arguments.pictures, arguments.frames)), out / "pictures.png")

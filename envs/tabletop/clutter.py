@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from envs.tabletop.bullet_scenes import BulletScenes
-from envs.tabletop.clutter_bodies import KINDS, N_COLORS, N_SHAPES, SPLITS, Split, ids
+from envs.tabletop.clutter_bodies import KINDS, N_COLORS, N_SHAPES, SOURCE, SPLITS, Split, ids
 from envs.tabletop.clutter_layout import MISSES, NO_LABEL, TASKS, Layout, Plan
 from envs.tabletop.clutter_view import draw_view, photograph
 
@@ -28,10 +28,6 @@ DISTANCES: dict[str, tuple[float, float]] = {
 }
 """Least and greatest distance of the camera in metres, for each way to lay the table."""
 SETUPS = tuple(DISTANCES)
-SOURCE = (
-    "Synthetic: tabletop scenes rendered with PyBullet's TinyRenderer from the meshes of its "
-    "pybullet_data wheel (zlib licence; the domino by E. Coumans, to be cited with PyBullet)"
-)
 _STREAM = 20
 """Spawn key of these scenes: apart from all streams of `envs.seeding`."""
 _ATTEMPTS = 200

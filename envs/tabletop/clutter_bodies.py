@@ -29,6 +29,11 @@ N_SHAPES = 1000
 N_COLORS = 600
 _SHARES = {"train": range(8), "validation": range(8, 9), "test": range(9, 10)}
 """Last digits of the ids of shapes and colours that a split draws from."""
+SOURCE = (
+    "Synthetic: tabletop scenes rendered with PyBullet's TinyRenderer from the meshes of its "
+    "pybullet_data wheel (zlib licence; the domino by E. Coumans, to be cited with PyBullet)"
+)
+"""What pictures of these things are."""
 _UPRIGHT = math.pi / 2
 
 
@@ -258,6 +263,7 @@ __all__ = [
     "KINDS",
     "N_COLORS",
     "N_SHAPES",
+    "SOURCE",
     "SPLITS",
     "Bodies",
     "Color",

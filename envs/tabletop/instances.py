@@ -19,6 +19,7 @@ from envs.tabletop.clutter_bodies import (
     KINDS,
     N_COLORS,
     N_SHAPES,
+    SOURCE,
     Bodies,
     Color,
     Split,
@@ -42,10 +43,6 @@ CLASSES: tuple[str, ...] = (*KINDS, "block", "slot", "small cube", "shape")
 """The ten kinds, the block and the slot of BlockInsertion, the cubes of BlockSorting, and shapes
 without a name."""
 THINGS = (2, 8)
-SOURCE = (
-    "Synthetic: tabletop scenes rendered with PyBullet's TinyRenderer from the meshes of its "
-    "pybullet_data wheel (zlib licence; the domino by E. Coumans, to be cited with PyBullet)"
-)
 _STREAM = 21
 """Spawn key of these scenes: apart from clutter's 20 and all streams of `envs.seeding`."""
 _ATTEMPTS = 100

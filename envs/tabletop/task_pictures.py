@@ -24,10 +24,6 @@ from envs.tabletop.push import BLOCK
 CLASSES: tuple[str, ...] = ("table", *KINDS, "block")
 """What a pixel can show."""
 THINGS = (1, 6)
-SOURCE = (
-    "Synthetic: tabletop scenes rendered with PyBullet's TinyRenderer from the meshes of its "
-    "pybullet_data wheel (zlib licence; the domino by E. Coumans, to be cited with PyBullet)"
-)
 _STREAM = 23
 """Spawn key of these scenes: apart from 20 to 22 of the other pictures of a table."""
 _ATTEMPTS = 100

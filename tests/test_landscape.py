@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import torch
 
 from agents import make_policy
 from agents.implicit_bc.policy import ImplicitPolicy
@@ -52,6 +53,8 @@ def make(demos, method="ibc", **settings):
     small = {"width": 16, "depth": 1, **settings}
     if method == "ibc":
         small |= {"head_width": 16, "dfo": {"n_samples": 512, "n_iterations": 4}}
+    # Of one untrained network in seven the chosen push is the best everywhere.
+    torch.manual_seed(0)
     policy = make_policy(method, demos, small).eval()
     if isinstance(policy, ImplicitPolicy):  # fresh energies are nearly flat
         for parameter in policy.energy.parameters():

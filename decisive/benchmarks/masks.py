@@ -54,7 +54,7 @@ class Arguments:
     """
 
     core: Flag = False
-    """The core form, under four CPU-hours (this is what runs if nothing is said)."""
+    """The core form, about four CPU-hours (this is what runs if nothing is said)."""
     full: Flag = False
     """More heads, the other half of the classes, longer trainings on more scenes."""
     seeds: int = 3

@@ -1,8 +1,8 @@
 """The trainings of `decisive benchmark masks`: detectors, mask heads, and what is learned from.
 
-The core form is such that three seeds take less than four hours of one core, by CPU-times of
-training steps of 8 scenes of 128 pixels, measured on a busy one: 0.11 s (resnet-4) to 0.21 s
-(hourglass-52) for Deep-MAC, 0.22 s to 0.33 s for Deep-MARC.
+The core form is such that three seeds take about four hours of one core. CPU-times of training
+steps of 8 scenes of 128 pixels, measured on a busy one: 0.11 s (resnet-4) to 0.21 s (hourglass-52)
+for Deep-MAC, 0.22 s to 0.33 s for Deep-MARC.
 """
 
 from __future__ import annotations

@@ -35,9 +35,9 @@ class Arguments:
     r"""Train a network that finds things and their masks, and masks the boxes of any detector.
 
     Masks may be learned from some classes only (--masked-classes): boxes of all classes teach the
-    detector, and the mask head, which knows no classes, has to do for the others. For those, deep
-    heads do best, and only if they are trained in the boxes of the labels (--crops ground-truth).
-    Such heads want tight boxes; --jitter trains them for loose ones.
+    detector, and the mask head, which knows no classes, has to do for the others. For those, the
+    boxes of the labels are the better school (--crops ground-truth), and hourglass-52 the better
+    head (docs/results.md). Such heads want tight boxes; --jitter trains them for loose ones.
 
     --data is a folder of `decisive data render-instances`, or several, or a file of COCO
     annotations (.json) with its pictures beside it, or coco128 in the folder that DECISIVE_DATA

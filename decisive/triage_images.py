@@ -18,12 +18,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
-from learning.exif import camera_turn
+from learning.photographs import FORMATS, camera_turn
 
 Fit = Literal["stretch", "crop", "pad"]
-FORMATS = ("JPEG", "PNG", "BMP", "GIF", "TIFF", "WEBP", "PPM")
-"""Decoders that may look at a file; others can start programs or read many files (EPS)."""
-
 MAX_BYTES = 512 * 2**20
 """Memory that one picture may take while it is decoded."""
 

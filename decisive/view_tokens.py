@@ -19,7 +19,7 @@ from decisive.arguments import Flag, check_writable, parse
 from decisive.pictures import Pixels, save_png
 from decisive.token_pictures import spread, token_page
 from decisive.video import VideoWriter
-from learning.exif import upright
+from learning.photographs import upright
 
 if TYPE_CHECKING:
     from perception.checkpoint import SavedClassifier

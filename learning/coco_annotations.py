@@ -23,8 +23,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from learning.coco_polygons import letterboxed, rasterise
-from learning.exif import upright
 from learning.instance_set import InstanceSet, Scene, checked_classes
+from learning.photographs import open_rgb, upright
 
 SUFFIX = ".json"
 _MOST_PIXELS = 1 << 28
@@ -338,13 +338,8 @@ def _opened(one: _Picture) -> Image.Image:
     Raises:
         ValueError: if it cannot be read or its sides do not fit.
     """
-    try:
-        with Image.open(one.path) as file:
-            stored = file.convert("RGB")
-            turned = upright(stored)
-    except (OSError, Image.DecompressionBombError) as error:
-        raise ValueError(f"{one.path}: not a picture ({error})") from None
-    for shown in (turned, stored):
+    stored = open_rgb(one.path)
+    for shown in (upright(stored), stored):
         if one.size in (None, (shown.height, shown.width)):
             return shown
     raise ValueError(

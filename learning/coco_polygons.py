@@ -21,6 +21,7 @@ from PIL import Image
 
 from learning.image_set import data_folder
 from learning.instance_set import InstanceSet, Scene, checked_classes
+from learning.photographs import open_rgb
 
 NAME = "coco128"
 SPLITS = ("train2017", "val2017")
@@ -92,12 +93,7 @@ class CocoPolygons(InstanceSet):
             ValueError: if the picture cannot be read.
         """
         k = range(len(self))[k]
-        path = self._images / f"{self.names[k]}.jpg"
-        try:
-            with Image.open(path) as file:
-                picture = file.convert("RGB")
-        except OSError as error:
-            raise ValueError(f"{path}: not a picture ({error})") from None
+        picture = open_rgb(self._images / f"{self.names[k]}.jpg")
         image, corner, shape = letterboxed(picture, self._size)
         polygons = self._polygons[k]
         masks = np.zeros((len(polygons), *image.shape[:2]), np.bool_)

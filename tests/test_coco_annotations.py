@@ -175,8 +175,14 @@ def test_a_picture_lies_as_it_was_labelled(tmp_path: Path) -> None:
     turned.save(tmp_path / "a.png")
     with pytest.raises(ValueError, match=r"a\.png: 12 x 8 pixels, in the annotations 8 x 12"):
         CocoAnnotations(file)[0]
-    (tmp_path / "a.png").write_bytes(b"no picture")
-    with pytest.raises(ValueError, match=r"a\.png: not a picture"):
+    whole = (tmp_path / "a.png").read_bytes()
+    for damaged in (b"no picture", whole[:50], whole[:37] + b"\0\0\0\0" + whole[41:]):
+        (tmp_path / "a.png").write_bytes(damaged)
+        with pytest.raises(ValueError, match=r"a\.png: not a picture"):
+            CocoAnnotations(file)[0]
+    # PostScript, whose decoder starts a program, is not even looked at.
+    (tmp_path / "a.png").write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 12 8\n%%EOF\n")
+    with pytest.raises(ValueError, match=r"a\.png: not a picture \(cannot identify"):
         CocoAnnotations(file)[0]
 
 
